@@ -1,0 +1,1 @@
+"""Connections: how the Airflow side gets its AWS clients."""

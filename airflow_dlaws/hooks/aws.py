@@ -1,0 +1,56 @@
+"""boto3 clients from an Airflow connection.
+
+`AwsConnection` is what operators hand to triggers; `AwsClients` makes the clients, on a worker or in a triggerer's
+thread. Composes the Amazon provider's `AwsBaseHook`; imports it late, so that parsing a DAG does not pay for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Adaptive mode slows down when throttled instead of failing; 10 attempts outlast a minute of throttling.
+_RETRIES = {"mode": "adaptive", "max_attempts": 10}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwsConnection:
+    """Which AWS account and region to talk to, and how; the Amazon provider's parameter names."""
+
+    aws_conn_id: str | None = "aws_default"
+    region_name: str | None = None
+    verify: bool | str | None = None
+    botocore_config: Mapping[str, Any] | None = None
+
+
+class AwsClients:
+    """Hands out one boto3 client a service. Clients are thread-safe; this object is too."""
+
+    def __init__(self, connection: AwsConnection) -> None:
+        self.connection = connection
+
+    @functools.cache  # noqa: B019  one instance lives as long as its operator or trigger
+    def client(self, service: str) -> Any:
+        """Return the client of a service ("sagemaker", "s3", "cloudwatch", ...)."""
+        return self._hook(service).conn
+
+    @functools.cached_property
+    def region(self) -> str:
+        """The region that calls go to."""
+        return str(self.client("sagemaker").meta.region_name)
+
+    def _hook(self, service: str) -> Any:
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+        from botocore.config import Config
+
+        connection = self.connection
+        options = {"retries": _RETRIES, **(connection.botocore_config or {})}
+        return AwsBaseHook(
+            aws_conn_id=connection.aws_conn_id,
+            client_type=service,
+            region_name=connection.region_name,
+            verify=connection.verify,
+            config=Config(**options),
+        )

@@ -1,0 +1,144 @@
+"""S3 through an injected client: locations, reading, writing, and the conditional writes that state needs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import ServiceRefused, SpecificationError
+
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class S3Uri:
+    """A location in S3: an object, a prefix, or (with an empty key) a bucket."""
+
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> S3Uri:
+        """Read `s3://bucket/key`.
+
+        :raises SpecificationError: the text is not such a location.
+        """
+        bucket, _, key = text.removeprefix("s3://").partition("/")
+        if not text.startswith("s3://") or not _BUCKET.fullmatch(bucket):
+            raise SpecificationError(f"{text!r} is no S3 location: write s3://bucket/key with a valid bucket name")
+        return cls(bucket, key)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    def __truediv__(self, part: str) -> S3Uri:
+        return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{part}" if self.key else part)
+
+    @property
+    def parent(self) -> S3Uri:
+        """The prefix this object lies under."""
+        return S3Uri(self.bucket, self.key.rstrip("/").rpartition("/")[0])
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One row of a listing."""
+
+    uri: S3Uri
+    size: int
+    etag: str
+    last_modified: datetime
+
+
+class ObjectStore:
+    """What this package does with S3. `client` is a boto3 S3 client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def read(self, uri: S3Uri) -> bytes:
+        """Return the object's bytes.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        return self.read_versioned(uri)[0]
+
+    def read_versioned(self, uri: S3Uri) -> tuple[bytes, str]:
+        """Return the object's bytes and its entity tag, for :meth:`replace`."""
+        try:
+            answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key)
+        except ClientError as error:
+            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        return answer["Body"].read(), answer["ETag"]
+
+    def read_json(self, uri: S3Uri) -> Any:
+        """Return the JSON document stored at `uri`."""
+        return json.loads(self.read(uri))
+
+    def write(self, uri: S3Uri, body: bytes, *, content_type: str = "application/octet-stream") -> str:
+        """Store an object, replacing what is there; return its entity tag."""
+        answer = self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=body, ContentType=content_type)
+        return str(answer["ETag"])
+
+    def write_json(self, uri: S3Uri, document: Any) -> str:
+        """Store a JSON document; return its entity tag."""
+        body = json.dumps(document, indent=1, sort_keys=True).encode()
+        return self.write(uri, body, content_type="application/json")
+
+    def create(self, uri: S3Uri, body: bytes) -> bool:
+        """Store an object only if none is there; return whether it was stored (S3 `If-None-Match: *`)."""
+        return self._conditional_put(uri, body, IfNoneMatch="*")
+
+    def replace(self, uri: S3Uri, body: bytes, *, etag: str) -> bool:
+        """Replace an object only if it still has `etag`; return whether it was replaced (S3 `If-Match`)."""
+        return self._conditional_put(uri, body, IfMatch=etag)
+
+    def _conditional_put(self, uri: S3Uri, body: bytes, **condition: str) -> bool:
+        try:
+            self._client.put_object(Bucket=uri.bucket, Key=uri.key, Body=body, **condition)
+        except ClientError as error:
+            if _code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey"}:
+                return False
+            raise
+        return True
+
+    def exists(self, uri: S3Uri) -> bool:
+        """Tell whether the object is there."""
+        try:
+            self._client.head_object(Bucket=uri.bucket, Key=uri.key)
+        except ClientError as error:
+            if _code(error) in {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}:
+                return False
+            raise
+        return True
+
+    def delete(self, uri: S3Uri) -> None:
+        """Remove the object; one that is not there is no error."""
+        self._client.delete_object(Bucket=uri.bucket, Key=uri.key)
+
+    def list(self, prefix: S3Uri, *, start_after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects under `prefix` in key order, from behind the key `start_after`.
+
+        :raises ServiceRefused: the bucket does not exist, or may not be listed.
+        """
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=prefix.bucket, Prefix=prefix.key, StartAfter=start_after
+        )
+        try:
+            for page in pages:
+                for row in page.get("Contents", []):
+                    uri = S3Uri(prefix.bucket, row["Key"])
+                    yield StoredObject(uri, row["Size"], row["ETag"], row["LastModified"])
+        except ClientError as error:
+            raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))

@@ -24,7 +24,7 @@ class _StoredLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the stored address, or nothing where the task has not got that far."""
-        from airflow.sdk import XCom
+        from airflow.sdk.execution_time.xcom import XCom
 
         return XCom.get_value(key=self.xcom_key, ti_key=ti_key) or ""
 
@@ -77,4 +77,5 @@ def report_url(s3_client: Any, uri: S3Uri) -> str:
     if "://127.0.0.1" in endpoint or "://localhost" in endpoint:
         return f"{endpoint}/{uri.bucket}/{quote(uri.key)}"
     region = s3_client.meta.region_name
-    return f"https://{region}.console.aws.amazon.com/s3/object/{uri.bucket}?region={region}&prefix={quote(uri.key, safe='')}"
+    page = f"https://{region}.console.aws.amazon.com/s3/object/{uri.bucket}"
+    return f"{page}?region={region}&prefix={quote(uri.key, safe='')}"

@@ -1,1 +1,1 @@
-"""AWS on one machine: moto's services, and a SageMaker whose jobs are processes and whose endpoints are HTTP servers."""
+"""AWS on one machine: moto, and a SageMaker whose jobs are processes and whose endpoints are HTTP servers."""

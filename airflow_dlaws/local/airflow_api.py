@@ -1,0 +1,149 @@
+"""The few calls of Airflow's REST API (v2) that the demo and the tests make."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+#: States after which a run or a task instance changes no more by itself.
+ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+class AirflowApi:
+    """A client of one Airflow whose simple auth manager lets everybody in as admin."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._token = ""
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """Call `/api/v2` + `path`; return the decoded answer.
+
+        :raises RuntimeError: the API answered with an error; the message carries its text.
+        """
+        if not self._token:
+            self._token = self._request("GET", "/auth/token")["access_token"]
+        suffix = f"?{urlencode(query, doseq=True)}" if query else ""
+        return self._request(method, f"/api/v2{path}{suffix}", body)
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()[:1000]}") from error
+        return json.loads(text) if text else None
+
+    def health(self) -> dict[str, Any]:
+        """Return what each component reports; empty while the API server does not answer."""
+        try:
+            return dict(self._request("GET", "/api/v2/monitor/health"))
+        except (OSError, RuntimeError):
+            return {}
+
+    def healthy(self) -> bool:
+        """Tell whether all four components report healthy."""
+        parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        health = self.health()
+        return bool(health) and all(health.get(part, {}).get("status") == "healthy" for part in parts)
+
+    def wait_for_dags(self, dag_ids: set[str], *, limit_s: float) -> None:
+        """Return when the DAGs are parsed.
+
+        :raises RuntimeError: an import error was reported for a DAG file.
+        """
+
+        def parsed() -> bool:
+            errors = self.call("GET", "/importErrors")["import_errors"]
+            if errors:
+                raise RuntimeError("\n".join(f"{row['filename']}: {row['stack_trace']}" for row in errors))
+            return dag_ids <= {row["dag_id"] for row in self.call("GET", "/dags", limit=100)["dags"]}
+
+        wait_until(parsed, limit_s=limit_s, what=f"DAGs {sorted(dag_ids)} are parsed")
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the DAG run."""
+        self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run as the UI's form does; return its run id."""
+        answer = self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})
+        return str(answer["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the runs of a DAG, oldest first."""
+        return list(self.call("GET", f"/dags/{dag_id}/dagRuns", order_by="run_after", limit=100)["dag_runs"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """Return the state of a run."""
+        return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"])
+
+    def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """Return the task instances of a run by task id."""
+        rows = self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances", limit=100)["task_instances"]
+        return {row["task_id"]: row for row in rows}
+
+    def task_state(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """Return the state of a task instance."""
+        return str(self.tasks(dag_id, run_id)[task_id]["state"])
+
+    def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task instance, as a person does in the UI."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
+        self.call("PATCH", path, {"new_state": state})
+
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear a task instance, as a person does in the UI."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.call("POST", f"/dags/{dag_id}/clearTaskInstances", body)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return an XCom value."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
+        value = self.call("GET", path, deserialize=False)["value"]
+        return json.loads(value) if isinstance(value, str) and value[:1] in '{["' else value
+
+    def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str]:
+        """Return the extra links of a task instance by name."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/links"
+        return dict(self.call("GET", path)["extra_links"])
+
+    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
+        """Return the log of one try of a task instance as text."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{attempt}"
+        content = self.call("GET", path, full_content=True)["content"]
+        return "\n".join(str(row.get("event", row)) if isinstance(row, dict) else str(row) for row in content)
+
+    def wait_for_run(self, dag_id: str, run_id: str, *, limit_s: float) -> str:
+        """Wait until a run has ended; return its state."""
+        what = f"run {run_id} of {dag_id} has ended"
+        wait_until(lambda: self.run_state(dag_id, run_id) in ENDED, limit_s=limit_s, what=what)
+        return self.run_state(dag_id, run_id)
+
+
+def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str, every_s: float = 0.5) -> None:
+    """Return when `condition()` holds.
+
+    :raises TimeoutError: it did not within `limit_s` seconds.
+    """
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {limit_s:.0f} s still not: {what}")
+        time.sleep(every_s)

@@ -1,0 +1,54 @@
+# Two commands on a fresh machine with Python 3.11: `make demo` and `make test`. Everything lands in .venv and .dlaws.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Where pip finds torch. On Linux, PyPI's wheel brings several GB of CUDA: name an index with CPU builds here if you have one.
+TORCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-down test check format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.installed ## Install everything into .venv
+
+# Compiled bytecode halves the start of Airflow; some packages ship files for other Python versions, hence the leading dash.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH_ARGS) torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1
+	touch $@
+
+demo: install ## See the whole loop on real flights: train, drift, retrain, canary, promotion, rollback
+	$(BIN)/dlaws demo
+
+demo-down: install ## Stop what `make demo` left running
+	$(BIN)/dlaws demo --down
+
+test: install ## Run all tests (real Airflow, real processes)
+	$(BIN)/pytest tests
+
+check: install ## Formatting, lint, types, import layers, size budgets
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/check_budgets.py
+
+format: install ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Resolve constraints.txt anew
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet $(TORCH_ARGS) torch
+	$(VENV)-lock/bin/pip install --quiet ".[dev]"
+	(head -1 constraints.txt; $(VENV)-lock/bin/pip freeze --exclude airflow-dlaws | sed 's/+cpu$$//') > constraints.new
+	mv constraints.new constraints.txt && rm -rf $(VENV)-lock
+
+clean: demo-down ## Remove what the demo and the tests wrote
+	rm -rf .dlaws demo-report.html demo-report.json

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
@@ -15,6 +15,9 @@ from airflow_dlaws.errors import ServiceRefused, SpecificationError
 
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+#: A few megabytes: large enough that a download is not slowed by Python, small enough not to matter in memory.
+_PIECE = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class StoredObject:
     last_modified: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectVersion:
+    """Which bytes were read: enough to read the same ones again, or to see that they changed. Plain JSON."""
+
+    uri: str
+    etag: str
+    size: int
+    #: None where the bucket keeps no versions.
+    version_id: str | None = None
+
+
 class ObjectStore:
     """What this package does with S3. `client` is a boto3 S3 client."""
 
@@ -77,6 +91,30 @@ class ObjectStore:
         except ClientError as error:
             raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
         return answer["Body"].read(), answer["ETag"]
+
+    def stat(self, uri: S3Uri) -> ObjectVersion:
+        """Return which version of the object is there now.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        try:
+            answer = self._client.head_object(Bucket=uri.bucket, Key=uri.key)
+        except ClientError as error:
+            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        return _version(uri, answer)
+
+    def download(self, uri: S3Uri, file: IO[bytes]) -> ObjectVersion:
+        """Copy the object into an open file, piece by piece; return which version it was.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        try:
+            answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key)
+        except ClientError as error:
+            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        for piece in answer["Body"].iter_chunks(_PIECE):
+            file.write(piece)
+        return _version(uri, answer)
 
     def read_json(self, uri: S3Uri) -> Any:
         """Return the JSON document stored at `uri`."""
@@ -138,6 +176,13 @@ class ObjectStore:
                     yield StoredObject(uri, row["Size"], row["ETag"], row["LastModified"])
         except ClientError as error:
             raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
+
+
+def _version(uri: S3Uri, answer: dict[str, Any]) -> ObjectVersion:
+    version = answer.get("VersionId")
+    # A bucket whose versioning is suspended answers "null", which names no fixed bytes.
+    kept = version if version not in (None, "null") else None
+    return ObjectVersion(uri=str(uri), etag=answer["ETag"].strip('"'), size=answer["ContentLength"], version_id=kept)
 
 
 def _code(error: ClientError) -> str:

@@ -14,9 +14,10 @@ from html import escape
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 260, 62, 16, 14, 44
 _STYLE = """
-:root{color-scheme:light dark;--line:#8885;--soft:#8881;--text:light-dark(#1b1f24,#e8eaed);--muted:light-dark(#59636e,#9aa4ae)}
-body{font:15px/1.55 system-ui,sans-serif;color:var(--text);background:light-dark(#fff,#15181c);max-width:860px;margin:2.5rem auto;
-padding:0 1.2rem}
+:root{color-scheme:light dark;--line:#8885;--soft:#8881;
+--text:light-dark(#1b1f24,#e8eaed);--muted:light-dark(#59636e,#9aa4ae)}
+body{font:15px/1.55 system-ui,sans-serif;color:var(--text);background:light-dark(#fff,#15181c);
+max-width:860px;margin:2.5rem auto;padding:0 1.2rem}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 .4rem}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
 .lead{font-size:1.05rem;margin:.2rem 0 1.2rem}.muted{color:var(--muted)}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
@@ -198,7 +199,8 @@ def _chart(
     middle = (_WIDTH + _LEFT) / 2
     labels = (
         f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text transform="translate(14 {(_HEIGHT - _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+        f'<text transform="translate(14 {(_HEIGHT - _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_label)}</text>"
     )
     legend = "".join(
         f'<span class="key" style="background:{COLOURS[n % len(COLOURS)]}"></span>{escape(each.name)}'

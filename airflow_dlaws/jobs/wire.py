@@ -1,7 +1,7 @@
 """One JSON codec for every frozen dataclass that crosses a process boundary (XCom, trigger, report, manifest).
 
 Field types may be: str, int, float, bool, None, Any, enums, datetimes (ISO 8601, UTC offset kept), nested dataclasses,
-`tuple[X, ...]`, `dict[str, X]` / `Mapping[str, X]`, and unions of one such type with None.
+`tuple[X, ...]`, `dict[str, X]` / `Mapping[str, X]`, and unions of one such type with None, or of plain types.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _decode(hint: Any, item: Any) -> Any:
     if item is None or hint is Any:
         return item
     if origin in (typing.Union, types.UnionType):
-        (inner,) = [argument for argument in arguments if argument is not type(None)]
-        return _decode(inner, item)
+        inner = [argument for argument in arguments if argument is not type(None)]
+        return _decode(inner[0], item) if len(inner) == 1 else item
     if origin is tuple:
         return tuple(_decode(arguments[0], element) for element in item)
     if origin in (dict, Mapping):

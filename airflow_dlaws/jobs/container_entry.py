@@ -1,0 +1,183 @@
+"""The program that starts a training script inside the container. Standard library only; any image with Python runs it.
+
+It travels as `dlaws_entry.py` in the channel `code`, beside the script:
+
+    python3 /opt/ml/input/data/code/dlaws_entry.py --nproc-per-node G train.py [ARGUMENT ...]
+
+It reads the files under /opt/ml/input/config, exports the SM_* variables that scripts expect, passes hyperparameters
+on as `--name value`, and runs torchrun with a static rendezvous (the first host is the master), or plain Python where
+there is one process in all. It passes SIGTERM on, keeps the script's exit code, and leaves the last words of a script
+that failed in /opt/ml/output/failure, from where SageMaker makes the failure reason.
+
+Variables of its own: SAGEMAKER_BASE_DIR in place of /opt/ml, DLAWS_MASTER_ADDR in place of the first host,
+DLAWS_MASTER_PORT in place of 7777.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+#: SageMaker's own PyTorch launcher uses this port, so security groups that allow training allow it.
+DEFAULT_MASTER_PORT = "7777"
+#: SageMaker reads this much of the failure file.
+FAILURE_LENGTH = 1024
+#: torchrun ends with a report of about 30 lines; the script's own traceback stands before it.
+KEPT_LINES = 400
+
+_ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b.*)$")
+
+
+def main(argv: list[str]) -> int:
+    """Run the script as the job's configuration says; return its exit code."""
+    processes, script, arguments = parse(argv)
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+    resources = _read_json(base / "input/config/resourceconfig.json")
+    hyperparameters = _read_json(base / "input/config/hyperparameters.json")
+    environment = {**os.environ, **sm_variables(base, resources, hyperparameters, processes)}
+    folder = Path(__file__).resolve().parent
+    words = [str(folder / script), *hyperparameter_arguments(hyperparameters), *arguments]
+    command = launch_command(resources, processes, environment) + words
+    print("dlaws_entry: " + " ".join(command), flush=True)  # noqa: T201  stdout is the job's log
+    return run(command, environment=environment, folder=folder, failure_file=base / "output" / "failure")
+
+
+def parse(argv: list[str]) -> tuple[int, str, list[str]]:
+    """Split the arguments into processes per host, script, and the script's own arguments."""
+    if len(argv) < 3 or argv[0] != "--nproc-per-node" or not argv[1].isdigit():
+        raise SystemExit(f"usage: dlaws_entry.py --nproc-per-node G SCRIPT [ARGUMENT ...], not {argv}")
+    return int(argv[1]), argv[2], argv[3:]
+
+
+def hyperparameter_arguments(hyperparameters: dict[str, str]) -> list[str]:
+    """Return the hyperparameters as `--name value`, in a fixed order."""
+    return [word for name in sorted(hyperparameters) for word in (f"--{name}", str(hyperparameters[name]))]
+
+
+def launch_command(resources: dict[str, Any], processes: int, environment: dict[str, str]) -> list[str]:
+    """Return the words before the script: torchrun for several processes in all, plain Python for one."""
+    hosts = resources["hosts"]
+    if len(hosts) * processes == 1:
+        return [sys.executable, "-u"]
+    options = {
+        "--nnodes": len(hosts),
+        "--node-rank": hosts.index(resources["current_host"]),
+        "--master-addr": environment.get("DLAWS_MASTER_ADDR", hosts[0]),
+        "--master-port": environment.get("DLAWS_MASTER_PORT", DEFAULT_MASTER_PORT),
+        "--nproc-per-node": processes,
+    }
+    torchrun = [sys.executable, "-u", "-m", "torch.distributed.run"]
+    return torchrun + [f"{option}={value}" for option, value in options.items()]
+
+
+def sm_variables(
+    base: Path, resources: dict[str, Any], hyperparameters: dict[str, str], processes: int
+) -> dict[str, str]:
+    """Return the SM_* variables, as SageMaker's own training toolkit names them."""
+    data = base / "input" / "data"
+    channels = sorted(_read_json(base / "input/config/inputdataconfig.json")) or _folders(data)
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    variables = {
+        "SM_MODEL_DIR": base / "model",
+        "SM_INPUT_DIR": base / "input",
+        "SM_INPUT_CONFIG_DIR": base / "input" / "config",
+        "SM_OUTPUT_DIR": base / "output",
+        "SM_OUTPUT_DATA_DIR": base / "output" / "data",
+        "SM_CHECKPOINT_DIR": base / "checkpoints",
+        "SM_HOSTS": json.dumps(resources["hosts"]),
+        "SM_CURRENT_HOST": resources["current_host"],
+        "SM_CURRENT_INSTANCE_TYPE": resources.get("current_instance_type", ""),
+        "SM_NETWORK_INTERFACE_NAME": resources.get("network_interface_name", ""),
+        "SM_RESOURCE_CONFIG": json.dumps(resources),
+        "SM_CHANNELS": json.dumps(channels),
+        "SM_HPS": json.dumps(hyperparameters),
+        "SM_NUM_GPUS": gpus,
+        "SM_NUM_CPUS": os.cpu_count() or 1,
+        "SM_PROCESSES_PER_HOST": processes,
+        "SM_MODULE_DIR": data / "code",
+        **{f"SM_CHANNEL_{_variable(name)}": data / name for name in channels},
+        **{f"SM_HP_{_variable(name)}": value for name, value in hyperparameters.items()},
+        **_interface_variables(resources.get("network_interface_name", "")),
+    }
+    for folder in ("SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR"):
+        Path(str(variables[folder])).mkdir(parents=True, exist_ok=True)
+    return {name: str(value) for name, value in variables.items()}
+
+
+def run(command: list[str], *, environment: dict[str, str], folder: Path, failure_file: Path) -> int:
+    """Run the command, pass SIGTERM on, and write the failure file where it fails; return its exit code."""
+    child = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE)
+    stopped = threading.Event()
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.set()
+        child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    kept = _copy_errors(child)
+    code = child.wait()
+    if code < 0:
+        kept.append(f"the script was killed by signal {-code}" + (" (out of memory?)" if code == -9 else ""))
+        code = 128 - code
+    if code != 0 and not stopped.is_set() and not failure_file.exists():
+        failure_file.parent.mkdir(parents=True, exist_ok=True)
+        failure_file.write_text(last_words(list(kept), code))
+    return code
+
+
+def last_words(lines: list[str], code: int) -> str:
+    """Return why the script failed: the first error it named and the lines before it, at most 1024 characters.
+
+    The first, because torchrun and the other ranks add errors of their own that only follow from it.
+    """
+    named = [number for number, line in enumerate(lines) if _ERROR_LINE.match(line) and "ChildFailedError" not in line]
+    if not named:
+        return "\n".join([f"the script ended with exit code {code}", *lines[-10:]])[-FAILURE_LENGTH:]
+    end = named[0]
+    match = _ERROR_LINE.match(lines[end])
+    error = match.group(1) if match else lines[end]
+    return "\n".join([error, *lines[max(0, end - 8) : end]])[:FAILURE_LENGTH]
+
+
+def _copy_errors(child: subprocess.Popen[bytes]) -> collections.deque[str]:
+    """Copy the child's standard error to ours until it ends; keep the last lines."""
+    kept: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+    assert child.stderr is not None
+    for line in child.stderr:
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+        kept.append(line.decode(errors="replace").rstrip())
+    return kept
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the document; SageMaker leaves out the files it has nothing to say in."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+
+
+def _variable(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def _interface_variables(interface: str) -> dict[str, str]:
+    """Point gloo and NCCL to the network between the hosts, where that interface exists here and nobody has chosen."""
+    if not interface or not Path("/sys/class/net", interface).exists():
+        return {}
+    wanted = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

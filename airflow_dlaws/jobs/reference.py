@@ -1,0 +1,82 @@
+"""A job that exists: how to find it again, how it stands, and what it left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from airflow_dlaws.jobs.phase import JobPhase, is_terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobReference:
+    """Where a job is: enough to describe it, stop it and read its logs from any process."""
+
+    engine: str
+    name: str
+    arn: str
+    region: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """How a job stands, in one answer of its service.
+
+    :param reason: the service's failure reason, empty while there is none.
+    :param detail: the service's finer status ("Downloading", "MaxRuntimeExceeded").
+    :param artifact_uri: the model's archive; only said by the service once it is written.
+    :param output_uri: the archive of SM_OUTPUT_DATA_DIR.
+    """
+
+    phase: JobPhase
+    reason: str = ""
+    detail: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    billable_seconds: int = 0
+    training_seconds: int = 0
+    artifact_uri: str | None = None
+    output_uri: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job will not change any more."""
+        return is_terminal(self.phase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What came of asking for a job.
+
+    :param adopted: the job had been started before, by an earlier try of the same task.
+    :param attempt: 1, or more after failures that were the infrastructure's and after kills.
+    """
+
+    reference: JobReference
+    status: JobStatus
+    adopted: bool
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training task hands on through XCom.
+
+    :param billable_seconds: seconds billed for each instance (less than running time on spot machines).
+    :param adopted: whether this try of the task found the job already there.
+    :param attempts: jobs this task has started since it was last cleared.
+    """
+
+    job_name: str
+    job_arn: str
+    artifact_uri: str
+    output_uri: str
+    metrics: Mapping[str, float]
+    billable_seconds: int
+    instance_count: int
+    instance_type: str
+    adopted: bool = False
+    attempts: int = 1

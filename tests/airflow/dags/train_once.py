@@ -1,0 +1,49 @@
+"""One training task in each way of waiting, for the tests that kill things."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import dag
+
+from airflow_dlaws.operators.training import DistributedTrainingOperator
+
+BUCKET = os.environ.get("DLAWS_BUCKET", "tests")
+
+
+def train(deferrable: bool) -> DistributedTrainingOperator:
+    """Return the training task."""
+    return DistributedTrainingOperator(
+        task_id="train",
+        image="123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13",
+        source=str(Path(__file__).parent.parent / "scripts"),
+        entry_point="wait_for_it.py",
+        hyperparameters={"seconds": "12"},
+        channels={},
+        output_s3_uri=f"s3://{BUCKET}/models",
+        role_arn="arn:aws:iam::123456789012:role/dlaws-sagemaker",
+        instance_type="ml.m5.large",
+        instance_count=1,
+        deferrable=deferrable,
+        poll_interval=1,
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+    )
+
+
+@dag(dag_id="train_deferred", schedule=None)
+def train_deferred() -> None:
+    """Waits in the triggerer."""
+    train(deferrable=True)
+
+
+@dag(dag_id="train_waiting", schedule=None)
+def train_waiting() -> None:
+    """Waits in the worker."""
+    train(deferrable=False)
+
+
+train_deferred()
+train_waiting()

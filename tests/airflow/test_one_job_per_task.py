@@ -1,0 +1,93 @@
+"""One task, one paid job: whatever is killed, retried, cleared or marked, in a real Airflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from airflow_dlaws.local.airflow_api import wait_until
+from airflow_dlaws.local.airflow_stack import LocalAirflow
+from airflow_dlaws.local.process import LocalAws
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+
+@pytest.fixture
+def sagemaker(local_aws: LocalAws) -> Any:
+    """Return a SageMaker client."""
+    return local_aws.client("sagemaker")
+
+
+def jobs_of(sagemaker: Any, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    """Return all training jobs that carry the tags of this run."""
+    found = []
+    for row in sagemaker.get_paginator("list_training_jobs").paginate().search("TrainingJobSummaries[]"):
+        tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=row["TrainingJobArn"])["Tags"]}
+        if (tags.get("dlaws:dag"), tags.get("dlaws:run")) == (dag_id, run_id):
+            found.append(row)
+    return found
+
+
+def start_and_wait_for_job(airflow: LocalAirflow, sagemaker: Any, dag_id: str) -> str:
+    """Trigger a run; return its id when its training job is running."""
+    run_id = airflow.api.trigger(dag_id)
+    wait_until(
+        lambda: [job["TrainingJobStatus"] for job in jobs_of(sagemaker, dag_id, run_id)] == ["InProgress"],
+        limit_s=60,
+        what=f"the training job of {dag_id} is running",
+        every_s=0.1,
+    )
+    return run_id
+
+
+def test_killing_the_task_process_ends_with_one_job_and_a_green_task(airflow: LocalAirflow, sagemaker: Any) -> None:
+    run_id = start_and_wait_for_job(airflow, sagemaker, "train_waiting")
+    os.kill(airflow.api.tasks("train_waiting", run_id)["train"]["pid"], signal.SIGKILL)
+    assert airflow.api.wait_for_run("train_waiting", run_id, limit_s=120) == "success"
+    assert airflow.api.tasks("train_waiting", run_id)["train"]["try_number"] == 2
+    (job,) = jobs_of(sagemaker, "train_waiting", run_id)
+    assert job["TrainingJobStatus"] == "Completed"
+    assert airflow.api.xcom("train_waiting", run_id, "train")["job_name"] == job["TrainingJobName"]
+
+
+def test_killing_the_triggerer_ends_with_one_job_and_clearing_starts_exactly_one_more(
+    airflow: LocalAirflow, sagemaker: Any
+) -> None:
+    run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
+    wait_until(
+        lambda: airflow.api.task_state("train_deferred", run_id, "train") == "deferred", limit_s=30, what="deferred"
+    )
+    airflow.kill_component("triggerer")
+    airflow.start_component("triggerer")
+    assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=180) == "success"
+    assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1
+
+    airflow.api.clear("train_deferred", run_id, "train")
+    wait_until(lambda: len(jobs_of(sagemaker, "train_deferred", run_id)) == 2, limit_s=60, what="a second job")
+    assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=120) == "success"
+    assert [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_deferred", run_id)] == ["Completed"] * 2
+
+
+def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sagemaker: Any) -> None:
+    run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
+    wait_until(
+        lambda: airflow.api.task_state("train_deferred", run_id, "train") == "deferred", limit_s=30, what="deferred"
+    )
+    airflow.api.set_task_state("train_deferred", run_id, "train", "failed")
+    marked = time.monotonic()
+    wait_until(
+        lambda: jobs_of(sagemaker, "train_deferred", run_id)[0]["TrainingJobStatus"] in ("Stopping", "Stopped"),
+        limit_s=30,
+        what="the job is being stopped",
+    )
+    print(f"the job was being stopped {time.monotonic() - marked:.1f} s after the mark")
+    wait_until(
+        lambda: jobs_of(sagemaker, "train_deferred", run_id)[0]["TrainingJobStatus"] == "Stopped",
+        limit_s=30,
+        what="the job is stopped",
+    )
+    assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1

@@ -1,0 +1,136 @@
+"""The process of the local AWS: `python -m airflow_dlaws.local.server --state-dir DIR [--port P] [--time-scale S]`.
+
+One HTTP server on 127.0.0.1. A request signed for SageMaker goes to our own operations, one for a service that moto
+serves well goes to moto, any other is refused. When the process ends, however it ends, its jobs and endpoints end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from airflow_dlaws.local import admin, moto_seams
+from airflow_dlaws.local.context import LocalContext
+from airflow_dlaws.local.dispatch import SageMaker
+from airflow_dlaws.local.images import BUILT_IN_PATTERN, ImageRegistry, make_built_in_image
+from airflow_dlaws.local.leftovers import ServerRecord
+from airflow_dlaws.local.resources import make_resources
+
+#: AWS4-HMAC-SHA256 Credential=KEY/20261123/us-east-1/sagemaker/aws4_request
+_CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+
+
+class Router:
+    """The WSGI application: one door for all services."""
+
+    def __init__(self, context: LocalContext) -> None:
+        self._context = context
+        self._moto = moto_seams.moto_application()
+        self.sagemaker = SageMaker(context, make_resources(context))
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return self._application(environ)(environ, start_response)  # type: ignore[no-any-return]
+
+    def _application(self, environ: dict[str, Any]) -> Any:
+        if environ["PATH_INFO"].startswith(admin.PREFIX):
+            return admin.answer(self._context, Request(environ))
+        scope = _CREDENTIAL_SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+        if scope is None:
+            # Presigned URLs and anonymous reads carry no header; a target header means another service.
+            return self._moto if "HTTP_X_AMZ_TARGET" not in environ else _refusal(environ, "unsigned requests")
+        if scope["service"] == "sagemaker":
+            return self.sagemaker.answer(Request(environ), scope["region"])
+        if scope["service"] in moto_seams.MOTO_SERVICES:
+            return self._moto
+        return _refusal(environ, f"the service {scope['service']!r}")
+
+
+def _refusal(environ: dict[str, Any], what: str) -> Response:
+    code = "NotSupportedByLocalAws"
+    message = f"The local AWS does not support {what}; it has sagemaker, {', '.join(sorted(moto_seams.MOTO_SERVICES))}."
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        xml = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        return Response(xml, status=501, content_type="text/xml")
+    answer = Response(json.dumps({"__type": code, "message": message}), status=501, content_type="application/json")
+    answer.headers["x-amzn-ErrorType"] = code
+    return answer
+
+
+class _LateApplication:
+    """Stands in for the router until the port, which the router needs, is known."""
+
+    router: Any = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return self.router(environ, start_response)  # type: ignore[no-any-return]
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT, or (with --tied) until standard input is closed."""
+    state_dir: Path = arguments.state_dir.resolve()
+    (state_dir / "tmp").mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = str(state_dir / "tmp")  # moto spools large objects to temporary files
+    images = ImageRegistry({BUILT_IN_PATTERN: make_built_in_image(state_dir / "images" / "dlaws-torch")})
+    for pattern, folder in arguments.image:
+        images.register(pattern, Path(folder))
+    application = _LateApplication()
+    server = moto_seams.http_server(application, arguments.port)
+    context = LocalContext(
+        state_dir=state_dir,
+        endpoint_url=f"http://127.0.0.1:{server.server_port}",
+        images=images,
+        time_scale=arguments.time_scale,
+    )
+    application.router = Router(context)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _stop(server))
+    if arguments.tied:
+        threading.Thread(target=_follow_standard_input, args=(server,), daemon=True).start()
+    record = ServerRecord.write(state_dir, endpoint_url=context.endpoint_url, time_scale=context.time_scale)
+    try:
+        server.serve_forever()
+    finally:
+        context.closing.set()
+        application.router.sagemaker.close()
+        record.remove(state_dir)
+
+
+def _stop(server: Any) -> None:
+    threading.Thread(target=server.shutdown).start()
+
+
+def _follow_standard_input(server: Any) -> None:
+    sys.stdin.buffer.read()
+    _stop(server)
+
+
+def _image(text: str) -> tuple[str, str]:
+    pattern, separator, folder = text.partition("=")
+    if not separator or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no PATTERN=FOLDER with an existing folder")
+    return pattern, folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the server can be told; shared with `dlaws local up`."""
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--state-dir", type=Path, default=Path(".dlaws/local"), help="folder for all files")
+    parser.add_argument("--time-scale", type=float, default=1.0, help="multiplies the waits that AWS makes")
+    parser.add_argument("--image", type=_image, action="append", default=[], metavar="PATTERN=FOLDER")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Serve the local AWS.")
+    add_arguments(parser)
+    parser.add_argument("--tied", action="store_true", help="end when standard input is closed")
+    serve(parser.parse_args())

@@ -1,0 +1,74 @@
+"""Watch an endpoint's captured traffic, and emit the drift asset when it has left the model's reference.
+
+The run waits slot-free for up to a day; drift ends it green with the report and an asset event that starts
+`retrain_on_drift`; a day without drift ends it skipped, and the next run goes on with the same evidence. Copy this file,
+and set the knobs below or the environment variables they read.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+
+from airflow.sdk import Asset, Param, dag
+
+from airflow_dlaws.sensors.drift import DriftSensor
+
+BUCKET = os.environ.get("DLAWS_BUCKET", "my-bucket")
+ENDPOINT = os.environ.get("DLAWS_ENDPOINT", "flight-delays")
+
+#: The same name stands in retrain_on_drift.py: this is how one DAG starts the other.
+DRIFT = Asset("flight-delays-drift")
+
+
+@dag(
+    dag_id="monitor_endpoint",
+    schedule="@continuous",
+    start_date=datetime(2013, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    tags=["dlaws", "drift"],
+    params={
+        "bucket": Param(BUCKET, type="string", title="Bucket", description="Holds the sensor's state and its reports."),
+        "endpoint_name": Param(ENDPOINT, type="string", title="Endpoint"),
+        "min_rows": Param(
+            1000,
+            type="integer",
+            minimum=100,
+            title="Rows per look",
+            description="Look when so many new rows are there.",
+        ),
+        "alpha": Param(
+            0.05,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=0.5,
+            title="False-alarm rate",
+            description="Of the decision, over all features and all looks at one model.",
+        ),
+        "min_effect": Param(
+            0.2,
+            type="number",
+            minimum=0,
+            title="Smallest shift that matters",
+            description="Population stability index of a feature; smaller shifts are reported and do not fire.",
+        ),
+    },
+    doc_md=__doc__,
+)
+def monitor_endpoint() -> None:
+    """One sensor, one asset."""
+    DriftSensor(
+        task_id="watch_for_drift",
+        endpoint_name="{{ params.endpoint_name }}",
+        state_s3_uri="s3://{{ params.bucket }}/drift",
+        min_rows="{{ params.min_rows }}",
+        alpha="{{ params.alpha }}",
+        min_effect="{{ params.min_effect }}",
+        poll_interval=float(os.environ.get("DLAWS_POLL_SECONDS", "60")),
+        timeout=timedelta(days=1).total_seconds(),
+        outlets=[DRIFT],
+    )
+
+
+monitor_endpoint()

@@ -1,0 +1,92 @@
+"""What can be found out for nothing before a job is paid for: buckets, data, instance type."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.spec import Channel, ChannelKind, TrainingSpec
+from airflow_dlaws.launchers.aws_errors import error_code, service_errors
+from airflow_dlaws.storage import S3Uri
+
+_MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
+
+
+def check_instance_type(sagemaker: Any, instance_type: str) -> None:
+    """Refuse an instance type that the installed service model does not know.
+
+    :raises SpecificationError: with the closest names.
+    """
+    known = sagemaker.meta.service_model.shape_for("TrainingInstanceType").enum
+    if instance_type in known:
+        return
+    close = difflib.get_close_matches(instance_type, known, n=3, cutoff=0.5)
+    raise SpecificationError(
+        f"instance_type={instance_type!r} is not known to SageMaker training; "
+        f"did you mean {' or '.join(close) or 'one of ml.m5.xlarge, ml.g5.xlarge'}? "
+        "If it is new, upgrade botocore"
+    )
+
+
+def check_locations(s3: Any, spec: TrainingSpec) -> None:
+    """Refuse a bucket that is missing and a channel without data; one call for each location.
+
+    :raises SpecificationError: names the location.
+    """
+    _check_bucket(s3, "output_s3_uri", S3Uri.parse(spec.output_s3_uri))
+    if spec.checkpoint_s3_uri:
+        _check_bucket(s3, "checkpoint_s3_uri", S3Uri.parse(spec.checkpoint_s3_uri))
+    for channel in spec.channels:
+        if channel.kind is ChannelKind.MANIFEST:
+            _check_manifest(s3, channel)
+        else:
+            _check_prefix(s3, channel)
+
+
+def _check_bucket(s3: Any, field: str, uri: S3Uri) -> None:
+    with service_errors(f"reach {field}={uri}"):
+        try:
+            s3.head_bucket(Bucket=uri.bucket)
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                raise _no_bucket(f"{field}={str(uri)!r}", uri) from error
+            raise
+
+
+def _check_prefix(s3: Any, channel: Channel) -> None:
+    uri = S3Uri.parse(channel.uri)
+    with service_errors(f"list {channel.uri} of channel {channel.name!r}"):
+        try:
+            found = s3.list_objects_v2(Bucket=uri.bucket, Prefix=uri.key, MaxKeys=2).get("Contents", [])
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                raise _no_bucket(f"channel {channel.name!r}={channel.uri!r}", uri) from error
+            raise
+    if not any(row["Size"] or not row["Key"].endswith("/") for row in found):
+        raise SpecificationError(
+            f"channel {channel.name!r}={channel.uri!r} has no objects: "
+            "correct the prefix, or make the task that writes the data come first"
+        )
+
+
+def _check_manifest(s3: Any, channel: Channel) -> None:
+    uri = S3Uri.parse(channel.uri)
+    with service_errors(f"read the manifest {channel.uri} of channel {channel.name!r}"):
+        try:
+            s3.head_object(Bucket=uri.bucket, Key=uri.key)
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                raise SpecificationError(
+                    f"channel {channel.name!r}={channel.uri!r}: there is no such manifest object"
+                ) from error
+            raise
+
+
+def _no_bucket(what: str, uri: S3Uri) -> SpecificationError:
+    return SpecificationError(
+        f"{what}: bucket {uri.bucket!r} does not exist (or belongs to another account): "
+        "create it, or correct the location"
+    )

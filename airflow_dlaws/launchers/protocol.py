@@ -1,0 +1,50 @@
+"""What the Airflow side asks of an engine that runs jobs. SageMaker answers first; others can follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
+from airflow_dlaws.jobs.spec import TrainingSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogCursor:
+    """How far a job's log has been read: milliseconds since the epoch, and the events of the last moments."""
+
+    since_ms: int = 0
+    seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPage:
+    """The lines since a cursor, in order of time over all hosts, and the cursor behind them."""
+
+    lines: tuple[str, ...]
+    cursor: LogCursor
+
+
+class Launcher(Protocol):
+    """One engine, reached through injected clients. Every method may raise ServiceUnavailable or ServiceRefused."""
+
+    def submit(self, spec: TrainingSpec, identity: TaskIdentity) -> Submission:
+        """Start the job that belongs to the task, or adopt it where an earlier try has started it.
+
+        :raises SpecificationError: what was asked for cannot work (no such bucket, no data, no such instance type).
+        :raises IdentityConflict: the job's name is taken by a job made from something else.
+        :raises JobFailed: an earlier try's job failed through its own fault; another would fail the same way.
+        """
+
+    def describe(self, reference: JobReference) -> JobStatus:
+        """Ask how the job stands."""
+
+    def stop(self, reference: JobReference) -> bool:
+        """Ask the engine to stop the job; tell whether it was still running."""
+
+    def log_lines(self, reference: JobReference, cursor: LogCursor) -> LogPage:
+        """Return what the job has printed since `cursor`."""
+
+    def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
+        """Return the last `count` lines the job has printed."""

@@ -1,0 +1,1 @@
+"""The demo: real flights, a good model, a broken one."""

@@ -68,20 +68,6 @@ def identity_of(context: Context) -> TaskIdentity:
     )
 
 
-def is_concrete(value: Any) -> bool:
-    """Tell whether a constructor argument is known when the DAG is parsed: no Jinja in it, no other task's output.
-
-    Only concrete arguments can be refused at parse time; the others wait for `execute`.
-    """
-    if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
-    if isinstance(value, Mapping):
-        return all(is_concrete(item) for pair in value.items() for item in pair)
-    if isinstance(value, (list, tuple)):
-        return all(map(is_concrete, value))
-    return value is None or isinstance(value, (bool, int, float))
-
-
 @contextmanager
 def airflow_errors() -> Iterator[None]:
     """Turn this package's errors into Airflow's: a permanent one fails the task at once, the others may be retried."""

@@ -1,0 +1,171 @@
+"""The state machine of a rollout: pure, and read from one table (`transitions`).
+
+`decide` never calls a rollout promoted unless the endpoint is InService on the requested configuration with nothing
+pending, and every rule that waits has a deadline beside it or leads to one, so it always ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from airflow_dlaws.rollout.analysis import Verdict
+from airflow_dlaws.rollout.plan import OnNoTraffic, RolloutPlan
+from airflow_dlaws.rollout.state import (
+    Cause,
+    EndpointStatus,
+    EndpointView,
+    Observation,
+    RolloutState,
+    Step,
+    is_final,
+)
+from airflow_dlaws.rollout.transitions import TRANSITIONS, Action, Rule, Situation, When
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What to do now, the state after that is done, why, and when to look again (epoch seconds)."""
+
+    action: Action
+    state: RolloutState
+    reason: str
+    look_again_at: float
+
+
+#: A rollback for one of these is a verdict on the evidence, not on the model.
+_INCONCLUSIVE_CAUSES = frozenset({Cause.NO_TRAFFIC, Cause.UNMEASURED})
+
+
+def decide(plan: RolloutPlan, state: RolloutState, observation: Observation, now: float) -> Decision:
+    """Return what to do next. `now` is in epoch seconds; a final state stays as it is."""
+    if is_final(state.step):
+        state = _still_true(state, observation)
+        return Decision(action=Action.FINISH, state=state, reason=state.reason, look_again_at=now)
+    state = _noticed(state, observation, now)
+    situation = situation_of(state, observation.endpoint)
+    rules = TRANSITIONS[state.step][situation]
+    rule = next(rule for rule in rules if _holds(rule.when, plan, state, observation, now))
+    reason = rule.reason.format_map(_words(state, observation))
+    return Decision(
+        action=rule.action,
+        state=_after(rule, plan, state, reason, now),
+        reason=reason,
+        look_again_at=now if rule.action is Action.FINISH else now + plan.look_seconds,
+    )
+
+
+def situation_of(state: RolloutState, endpoint: EndpointView | None) -> Situation:
+    """Return what the endpoint shows, seen from this rollout."""
+    if endpoint is None:
+        return Situation.MISSING
+    if endpoint.status in _BROKEN_STATUSES:
+        return _BROKEN_STATUSES[endpoint.status]
+    requested = state.requested_config
+    if endpoint.status is EndpointStatus.CREATING:
+        return Situation.CREATING if endpoint.config_name == requested else Situation.BUSY
+    if endpoint.status is EndpointStatus.IN_SERVICE and not endpoint.pending_config_name:
+        if endpoint.config_name == requested:
+            return Situation.ON_REQUESTED
+        return Situation.ON_PREVIOUS if endpoint.config_name == state.previous_config else Situation.ON_OTHER
+    ours = endpoint.pending_config_name == requested or (
+        # A summary may be missing for a moment; a movement right after we asked for one is ours.
+        not endpoint.pending_config_name and state.step in (Step.SHIFTING, Step.ROLLING_BACK)
+    )
+    moving = endpoint.status in (EndpointStatus.UPDATING, EndpointStatus.IN_SERVICE)
+    return Situation.MOVING if moving and ours else Situation.BUSY
+
+
+_BROKEN_STATUSES: Mapping[EndpointStatus, Situation] = {
+    EndpointStatus.FAILED: Situation.BROKEN_FAILED,
+    EndpointStatus.OUT_OF_SERVICE: Situation.BROKEN_OUT_OF_SERVICE,
+    EndpointStatus.UPDATE_ROLLBACK_FAILED: Situation.BROKEN_ROLLBACK_FAILED,
+}
+
+
+def _still_true(state: RolloutState, observation: Observation) -> RolloutState:
+    """Return a final state as it is, except a promotion that the endpoint does not show any more."""
+    if state.step is not Step.PROMOTED or situation_of(state, observation.endpoint) is Situation.ON_REQUESTED:
+        return state
+    words = _words(state, observation)
+    reason = (
+        "{requested} was promoted, but endpoint {endpoint} is {status} on {live} now: clear this task to roll out again"
+    )
+    return state.but(step=Step.FAILED, reason=reason.format_map(words))
+
+
+def _noticed(state: RolloutState, observation: Observation, now: float) -> RolloutState:
+    """Return the state with what this look adds to our knowledge, before any decision."""
+    endpoint = observation.endpoint
+    traffic_since = state.traffic_since
+    if traffic_since is None and endpoint and endpoint.pending_config_name == state.requested_config:
+        traffic_since = endpoint.traffic_since
+    blind_since = (state.blind_since or now) if observation.blind else None
+    seen = state.evidence if observation.blind else observation.evidence
+    loud = [alarm for alarm in observation.alarms if alarm.state == "ALARM"]
+    return state.but(
+        traffic_since=traffic_since,
+        blind_since=blind_since,
+        evidence=seen,
+        # An alarm that was on may be quiet again when the outcome is read: keep what it said.
+        alarms=tuple(loud) or state.alarms,
+    )
+
+
+def _after(rule: Rule, plan: RolloutPlan, state: RolloutState, reason: str, now: float) -> RolloutState:
+    """Return the state once the rule's action is done."""
+    cause = state.cause or rule.cause
+    then = rule.then
+    if then is Step.ROLLED_BACK and cause in _INCONCLUSIVE_CAUSES:
+        then = Step.INCONCLUSIVE
+    changes: dict[str, object] = {"step": then, "cause": cause}
+    goes_back = then in (Step.ROLLING_BACK, Step.RESTORING)
+    if goes_back and state.rollback_deadline is None:
+        changes["rollback_deadline"] = now + plan.rollback_seconds
+    if is_final(then) or (goes_back and state.cause is Cause.NONE):
+        changes["reason"] = reason
+    return state.but(**changes)
+
+
+def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Observation, now: float) -> bool:
+    evidence = state.evidence
+    lacks_verdict = (
+        evidence.verdict is Verdict.INCONCLUSIVE
+        and plan.on_no_traffic is OnNoTraffic.ROLLBACK
+        and not observation.blind
+    )
+    at_gate = state.traffic_since is not None and now >= state.traffic_since + plan.gate_seconds
+    blind_too_long = state.blind_since is not None and now >= state.blind_since + plan.blind_seconds
+    answers = {
+        When.ALWAYS: True,
+        When.HARM: evidence.verdict is Verdict.HARM,
+        When.NO_VERDICT: lacks_verdict,
+        When.NO_VERDICT_AT_GATE: lacks_verdict and at_gate,
+        When.BLIND: bool(observation.blind),
+        When.BLIND_TOO_LONG: blind_too_long,
+        When.TIME_IS_UP: now >= state.deadline,
+        When.ROLLBACK_TIME_IS_UP: state.rollback_deadline is not None and now >= state.rollback_deadline,
+        When.FIRST_DEPLOYMENT: not state.previous_config,
+    }
+    return answers[when]
+
+
+def _words(state: RolloutState, observation: Observation) -> dict[str, str]:
+    """Return the words that reasons are made of."""
+    endpoint = observation.endpoint
+    failure = endpoint.failure_reason if endpoint else ""
+    loud = "; ".join(f"alarm {alarm.name} was on: {alarm.reason}" for alarm in state.alarms)
+    return {
+        "endpoint": state.endpoint_name,
+        "requested": state.requested_config,
+        "previous": state.previous_config or "(none)",
+        "live": endpoint.config_name if endpoint else "(nothing)",
+        "status": endpoint.status.value if endpoint else "missing",
+        "failure": failure or "AWS gives no reason",
+        "failure_in_brackets": f" ({failure})" if failure else " and gives no reason",
+        "message": (endpoint.message if endpoint else "") or "AWS updates the endpoint",
+        "alarms": loud or "none of this rollout's alarms is on",
+        "evidence": state.evidence.reason,
+        "blind": observation.blind,
+        "why": state.reason,
+    }

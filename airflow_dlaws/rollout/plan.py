@@ -1,0 +1,207 @@
+"""What a rollout is asked to do, checked against AWS's limits when the DAG is parsed.
+
+The limits stand in UpdateEndpoint's API reference and, where botocore's model does not carry them (the percentages, the
+timeout that must exceed the waits), in the developer guide's pages on deployment guardrails.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_dlaws.errors import SpecificationError
+
+#: TrafficRoutingConfig: "canary size must be less than or equal to 50% of the variant's total instance count".
+LARGEST_CANARY_PERCENT = 50
+#: TrafficRoutingConfig: "linear step size must be 10-50% of the variant's total instance count".
+LINEAR_STEP_PERCENT = range(10, 51)
+#: WaitIntervalInSeconds and TerminationWaitInSeconds.
+LONGEST_WAIT_SECONDS = 3600
+#: MaximumExecutionTimeoutInSeconds.
+SHORTEST_EXECUTION_SECONDS = 600
+LONGEST_EXECUTION_SECONDS = 28800
+#: What starting green's instances may take on top of the waits; loading a large image and model takes 10 to 20 minutes.
+PROVISIONING_SECONDS = 1800
+#: The period of the verdict alarm: how long CloudWatch may take to see that we said no.
+_ALARM_SECONDS = 10
+
+
+class Strategy(enum.StrEnum):
+    """How SageMaker moves the traffic from blue to green."""
+
+    ALL_AT_ONCE = "all_at_once"
+    CANARY = "canary"
+    LINEAR = "linear"
+
+
+class OnNoTraffic(enum.StrEnum):
+    """What to do with a model that too few requests have tried."""
+
+    ROLLBACK = "rollback"
+    PROMOTE = "promote"
+
+
+class OnKill(enum.StrEnum):
+    """What to do when the task is killed in the middle of a rollout."""
+
+    ROLLBACK = "rollback"
+    #: Leave AWS's own guardrails in charge: the 5xx alarm still rolls back, nobody reads the outcome.
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutPlan:
+    """One rollout: how traffic moves, how long each step is watched, and what counts as harm. Times are in seconds."""
+
+    strategy: Strategy = Strategy.CANARY
+    #: Share of the fleet that serves first (canary), in per cent.
+    canary_percent: int = 10
+    #: Share of the fleet that each step adds (linear), in per cent.
+    linear_step_percent: int = 25
+    #: How long each partial step is watched before the next (canary, linear).
+    wait_seconds: int = 600
+    #: How long blue is kept after green has all traffic; all_at_once is watched only then.
+    termination_wait_seconds: int = 300
+    #: AWS rolls back by itself when the update takes longer; None gives the waits plus 30 minutes.
+    maximum_execution_seconds: int | None = None
+    #: The smallest ratio of green's error rate to blue's that is worth catching.
+    smallest_harm: float = 1.5
+    #: Chance that a model exactly as good as the one in service is rolled back, over all looks together.
+    alpha: float = 0.05
+    #: Below this number of compared requests on green there is no verdict.
+    min_requests: int = 50
+    on_no_traffic: OnNoTraffic = OnNoTraffic.ROLLBACK
+    #: CloudWatch itself rolls back at this 5xx rate of green in two successive minutes, with or without Airflow.
+    alarm_error_rate: float = 0.5
+    #: Time between two looks.
+    look_seconds: float = 30.0
+    #: How long metrics may be unreadable in a row before the rollout goes back.
+    blind_seconds: float = 300.0
+    #: How long going back may take before a person is called.
+    rollback_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        checks: Sequence[tuple[str, float, float, float]] = (
+            ("canary_percent", self.canary_percent, 1, LARGEST_CANARY_PERCENT),
+            ("linear_step_percent", self.linear_step_percent, LINEAR_STEP_PERCENT[0], LINEAR_STEP_PERCENT[-1]),
+            ("wait_seconds", self.wait_seconds, 0, LONGEST_WAIT_SECONDS),
+            ("termination_wait_seconds", self.termination_wait_seconds, 0, LONGEST_WAIT_SECONDS),
+            ("smallest_harm", self.smallest_harm, 1.05, 20),
+            ("alpha", self.alpha, 1e-6, 0.5),
+            ("min_requests", self.min_requests, 1, 10**9),
+            ("alarm_error_rate", self.alarm_error_rate, 0.001, 1),
+            ("look_seconds", self.look_seconds, 0.05, 3600),
+            ("blind_seconds", self.blind_seconds, 1, 28800),
+            ("rollback_seconds", self.rollback_seconds, 1, 28800),
+        )
+        for name, value, low, high in checks:
+            if not low <= value <= high:
+                raise SpecificationError(f"{name}={value} is outside what is allowed, {low} to {high}: change {name}")
+        if self.bake_seconds == 0:
+            raise SpecificationError(
+                f"strategy {self.strategy} with {self._bake_field}=0 leaves no time to look at the new model: "
+                f"set {self._bake_field} to 1 to {LONGEST_WAIT_SECONDS} seconds"
+            )
+        self._check_execution_time()
+
+    @property
+    def bake_seconds(self) -> int:
+        """How long green is watched before the decision that matters: before it gets all traffic, or loses blue."""
+        if self.strategy is Strategy.ALL_AT_ONCE:
+            return self.termination_wait_seconds
+        return self.wait_seconds * (self.steps - 1)
+
+    @property
+    def steps(self) -> int:
+        """In how many steps green gets all the traffic."""
+        if self.strategy is Strategy.LINEAR:
+            return math.ceil(100 / self.linear_step_percent)
+        return 2 if self.strategy is Strategy.CANARY else 1
+
+    @property
+    def gate_seconds(self) -> float:
+        """After how long on traffic there must be a verdict: so early that AWS hears an alarm before the bake ends."""
+        return self.bake_seconds - min(self.look_seconds + _ALARM_SECONDS, self.bake_seconds / 2)
+
+    @property
+    def execution_seconds(self) -> int:
+        """AWS's own limit on the whole update (MaximumExecutionTimeoutInSeconds)."""
+        if self.maximum_execution_seconds is not None:
+            return self.maximum_execution_seconds
+        return max(SHORTEST_EXECUTION_SECONDS, self._waits + PROVISIONING_SECONDS)
+
+    @property
+    def _waits(self) -> int:
+        return self.wait_seconds * (self.steps - 1) + self.termination_wait_seconds
+
+    @property
+    def _bake_field(self) -> str:
+        return "termination_wait_seconds" if self.strategy is Strategy.ALL_AT_ONCE else "wait_seconds"
+
+    def _check_execution_time(self) -> None:
+        allowed, limit = self.execution_seconds, LONGEST_EXECUTION_SECONDS
+        if not SHORTEST_EXECUTION_SECONDS <= allowed <= limit:
+            raise SpecificationError(
+                f"the update may take {allowed} s, but AWS allows {SHORTEST_EXECUTION_SECONDS} to {limit} s: "
+                f"set maximum_execution_seconds, or shorten the {self._waits} s of waits"
+            )
+        if allowed <= self._waits:
+            raise SpecificationError(
+                f"maximum_execution_seconds={allowed} must exceed the waits, {self._waits} s in all "
+                f"({self.steps} steps): raise it, or shorten wait_seconds or termination_wait_seconds"
+            )
+
+    def deployment_config(self, alarm_names: Sequence[str]) -> dict[str, Any]:
+        """Return UpdateEndpoint's DeploymentConfig for this plan, watched by `alarm_names`."""
+        traffic: dict[str, Any] = {"Type": self.strategy.upper(), "WaitIntervalInSeconds": self.wait_seconds}
+        if self.strategy is Strategy.CANARY:
+            traffic["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": self.canary_percent}
+        if self.strategy is Strategy.LINEAR:
+            traffic["LinearStepSize"] = {"Type": "CAPACITY_PERCENT", "Value": self.linear_step_percent}
+        return {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": traffic,
+                "TerminationWaitInSeconds": self.termination_wait_seconds,
+                "MaximumExecutionTimeoutInSeconds": self.execution_seconds,
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarm_names]},
+        }
+
+
+def plan_from_text(values: Mapping[str, Any]) -> RolloutPlan:
+    """Build a plan from values that templates may have turned into text ("10", "canary", "None").
+
+    :raises SpecificationError: a value cannot be read, or is outside the limits.
+    """
+    return RolloutPlan(**{name: _read(name, value) for name, value in values.items()})
+
+
+_READERS: Mapping[str, Any] = {
+    "strategy": Strategy,
+    "on_no_traffic": OnNoTraffic,
+    **dict.fromkeys(
+        (
+            "canary_percent",
+            "linear_step_percent",
+            "wait_seconds",
+            "termination_wait_seconds",
+            "maximum_execution_seconds",
+            "min_requests",
+        ),
+        int,
+    ),
+}
+
+
+def _read(name: str, value: Any) -> Any:
+    if name == "maximum_execution_seconds" and value in (None, "", "None"):
+        return None
+    reader = _READERS.get(name, float)
+    try:
+        return reader(value)
+    except (ValueError, TypeError) as error:
+        allowed = " or ".join(reader) if isinstance(reader, enum.EnumMeta) else f"a {reader.__name__}"
+        raise SpecificationError(f"{name}={value!r} cannot be read: give {allowed}") from error

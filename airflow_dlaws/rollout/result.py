@@ -1,0 +1,95 @@
+"""What a rollout ended as: the value a task returns, and the sentence a red task shows."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from airflow_dlaws.rollout.state import Cause, RolloutState, Step
+
+
+class RolloutOutcome(enum.StrEnum):
+    """How a rollout ended. Only a promotion (or a first deployment) leaves the requested model in service."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    INCONCLUSIVE = "inconclusive"
+    #: The endpoint is in a state that needs a person.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutResult:
+    """What the operator returns (XCom), and the head of the report."""
+
+    outcome: RolloutOutcome
+    endpoint_name: str
+    #: The configuration asked for; in service if and only if the outcome is promoted.
+    endpoint_config_name: str
+    #: What was in service before; empty for a first deployment.
+    previous_endpoint_config_name: str
+    model_name: str
+    model_package_arn: str
+    green_requests: int = 0
+    green_errors: int = 0
+    blue_requests: int = 0
+    blue_errors: int = 0
+    reason: str = ""
+    report_uri: str = ""
+
+
+def result_of(state: RolloutState, *, report_uri: str) -> RolloutResult:
+    """Return the result of a finished rollout."""
+    evidence = state.evidence
+    return RolloutResult(
+        outcome=RolloutOutcome(state.step.value),
+        endpoint_name=state.endpoint_name,
+        endpoint_config_name=state.requested_config,
+        previous_endpoint_config_name=state.previous_config,
+        model_name=state.model_name,
+        model_package_arn=state.model_package_arn,
+        green_requests=evidence.green_requests,
+        green_errors=evidence.green_errors,
+        blue_requests=evidence.blue_requests,
+        blue_errors=evidence.blue_errors,
+        reason=state.reason,
+        report_uri=report_uri,
+    )
+
+
+_CAUSES = {
+    Cause.HARM: "the new model does harm",
+    Cause.NO_TRAFFIC: "too few requests for a verdict on the new model",
+    Cause.UNMEASURED: "the new model could not be measured",
+    Cause.TIMEOUT: "the rollout took longer than the task's timeout",
+    Cause.KILLED: "the task was killed",
+    Cause.BY_AWS: "AWS rolled back by itself",
+    Cause.NONE: "it did not work",
+}
+
+
+def explain(state: RolloutState, *, report_uri: str) -> str:
+    """Return the message of a rollout that ended without the requested model in service."""
+    if state.step is Step.FAILED:
+        return f"rollout of {state.model_package_arn} failed: {state.reason}. Report: {report_uri}"
+    alarms = " ".join(f"Alarm {alarm.name}: {alarm.reason}" for alarm in state.alarms)
+    advice = _ADVICE.get(state.cause, "Clear this task to try again.")
+    return (
+        f"endpoint {state.endpoint_name} serves {state.previous_config} again, not the requested "
+        f"{state.requested_config} ({state.model_package_arn}): {_CAUSES[state.cause]}. {_sentence(state.reason)} "
+        f"{alarms + ' ' if alarms else ''}{advice} Report: {report_uri}"
+    )
+
+
+_ADVICE = {
+    Cause.NO_TRAFFIC: (
+        "Send traffic, bake longer (wait_seconds), lower min_requests, or set on_no_traffic='promote'; "
+        "then clear this task."
+    ),
+    Cause.TIMEOUT: "Raise timeout, or shorten the waits; then clear this task.",
+    Cause.UNMEASURED: "Check cloudwatch:GetMetricData permissions; then clear this task.",
+}
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."

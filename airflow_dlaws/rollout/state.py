@@ -1,0 +1,164 @@
+"""Where a rollout is, and what was seen of it: what the state machine decides on and the state file keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass, field
+
+from airflow_dlaws.rollout.analysis import Evidence
+
+
+class Step(enum.StrEnum):
+    """Where a rollout is; the last four are final."""
+
+    #: Everything is prepared; the endpoint has not been touched, as far as we know.
+    STARTING = "starting"
+    #: The endpoint is being created: its first deployment.
+    CREATING = "creating"
+    #: AWS moves traffic from blue to green, and we look.
+    SHIFTING = "shifting"
+    #: Our verdict alarm is on; AWS takes the traffic back.
+    ROLLING_BACK = "rolling_back"
+    #: AWS did not take it back; we have asked for the old configuration ourselves.
+    RESTORING = "restoring"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    INCONCLUSIVE = "inconclusive"
+    FAILED = "failed"
+
+
+FINAL = frozenset({Step.PROMOTED, Step.ROLLED_BACK, Step.INCONCLUSIVE, Step.FAILED})
+
+
+def is_final(step: Step) -> bool:
+    """Tell whether the rollout is over."""
+    return step in FINAL
+
+
+class Cause(enum.StrEnum):
+    """Why a rollout goes back."""
+
+    NONE = ""
+    #: Measured, and bad.
+    HARM = "harm"
+    #: Too few requests for a verdict.
+    NO_TRAFFIC = "no_traffic"
+    #: Metrics could not be read for too long.
+    UNMEASURED = "unmeasured"
+    #: The task's own time was up.
+    TIMEOUT = "timeout"
+    #: The task was killed, cleared or failed by a person.
+    KILLED = "killed"
+    #: AWS rolled back by itself: one of the alarms, its own time limit, or instances that did not start.
+    BY_AWS = "by_aws"
+
+
+class EndpointStatus(enum.StrEnum):
+    """DescribeEndpoint's EndpointStatus."""
+
+    OUT_OF_SERVICE = "OutOfService"
+    CREATING = "Creating"
+    UPDATING = "Updating"
+    SYSTEM_UPDATING = "SystemUpdating"
+    ROLLING_BACK = "RollingBack"
+    IN_SERVICE = "InService"
+    DELETING = "Deleting"
+    FAILED = "Failed"
+    UPDATE_ROLLBACK_FAILED = "UpdateRollbackFailed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointView:
+    """What DescribeEndpoint said."""
+
+    status: EndpointStatus
+    config_name: str
+    #: PendingDeploymentSummary.EndpointConfigName; empty where nothing is pending.
+    pending_config_name: str = ""
+    failure_reason: str = ""
+    #: When green first had traffic (start of its first ActivatingTraffic or Baking status), epoch seconds.
+    traffic_since: float | None = None
+    #: Green's share of the traffic, 0 to 1, where the summary tells.
+    green_share: float | None = None
+    #: AWS's sentence on the variant, such as "Baking for 180 seconds (TerminationWaitInSeconds) ...".
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmView:
+    """One of this rollout's alarms, as DescribeAlarms said."""
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One look at the endpoint, the metrics and the alarms."""
+
+    #: None where there is no such endpoint.
+    endpoint: EndpointView | None
+    evidence: Evidence = field(default_factory=Evidence)
+    alarms: tuple[AlarmView, ...] = ()
+    #: Why the metrics could not be read; empty where they could.
+    blind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutState:
+    """One rollout. Small: it travels in a trigger's arguments as well as in S3. Times are epoch seconds."""
+
+    step: Step = Step.STARTING
+    endpoint_name: str
+    #: The configuration that must be in service for the rollout to be a success.
+    requested_config: str
+    model_name: str
+    model_package_arn: str
+    variant_name: str
+    #: What was in service when the update was asked for; empty for a first deployment.
+    previous_config: str = ""
+    started_at: float
+    #: When the task's time is up.
+    deadline: float
+    #: When the update was asked for; None before.
+    updated_at: float | None = None
+    #: When green first had traffic.
+    traffic_since: float | None = None
+    #: Since when the metrics cannot be read; None while they can.
+    blind_since: float | None = None
+    #: When going back must be done.
+    rollback_deadline: float | None = None
+    cause: Cause = Cause.NONE
+    #: Why the rollout goes back or ended, in a sentence.
+    reason: str = ""
+    #: The killed task's handler ran: nobody waits for the outcome.
+    abandoned: bool = False
+    evidence: Evidence = field(default_factory=Evidence)
+    alarms: tuple[AlarmView, ...] = ()
+
+    def but(self, **changes: object) -> RolloutState:
+        """Return this state with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One line of the report: what one look saw and what was decided. `at` is in epoch seconds."""
+
+    at: float
+    step: Step
+    status: str
+    config_name: str
+    pending_config_name: str = ""
+    green_share: float | None = None
+    message: str = ""
+    green_requests: int = 0
+    green_errors: int = 0
+    blue_requests: int = 0
+    blue_errors: int = 0
+    log_evidence: float = 0.0
+    verdict: str = ""
+    action: str = ""
+    reason: str = ""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TypeGuard
 
 #: Okabe and Ito's colours, told apart by colour-blind readers (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -122,7 +123,7 @@ class _Frame:
     @classmethod
     def around(cls, series: Sequence[Series], x_range: tuple[float, float] | None = None) -> _Frame:
         xs = [x for each in series for x, _ in each.points] or [0.0, 1.0]
-        ys = [y for each in series for _, y in each.points if y is not None and math.isfinite(y)] or [0.0, 1.0]
+        ys = [y for each in series for _, y in each.points if _drawable(y)] or [0.0, 1.0]
         low, high = min(0.0, *ys), max(0.0, *ys)
         high = high if high > low else low + 1.0
         step = _nice_step((high - low) / 5)
@@ -145,6 +146,11 @@ class _Frame:
         return _ticks(*self.y_range, 5)
 
 
+def _drawable(y: float | None) -> TypeGuard[float]:
+    """Tell whether a value has a place on a chart; near the largest float, tick arithmetic overflows."""
+    return y is not None and abs(y) < 1e100
+
+
 def _nice_step(step: float) -> float:
     """Round a step up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
@@ -160,7 +166,7 @@ def _ticks(low: float, high: float, count: int) -> list[tuple[float, str]]:
 def _polyline(frame: _Frame, series: Series, colour: str, steps: bool) -> str:
     paths, pen = [], "M"
     for x, y in series.points:
-        if y is None or not math.isfinite(y):
+        if not _drawable(y):
             pen = "M"
             continue
         across = f"H{frame.x(x):.1f}" if steps and pen == "L" else ""

@@ -101,10 +101,10 @@ def _wait_gone(pids: set[int], deadline: float) -> set[int]:
 
 
 def _processes() -> dict[int, tuple[int, int, int]]:
-    """Return {pid: (parent pid, session id, start time)} of every process."""
+    """Return {pid: (parent pid, session id, start time)} of every process that has not ended."""
     rows = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))) and fields[0] != "Z":
             rows[int(entry.name)] = (int(fields[1]), int(fields[3]), int(fields[19]))
     return rows
 

@@ -1,0 +1,7 @@
+import pytest
+from captured_traffic import reference
+
+
+@pytest.fixture(scope="session")
+def profile():
+    return reference()

@@ -14,6 +14,8 @@ from typing import TypeGuard
 #: Okabe and Ito's colours, told apart by colour-blind readers (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 260, 62, 16, 14, 44
+#: A smaller range is drawn as if it were 1 wide: its ticks would all read the same.
+_SMALLEST_RANGE = 1e-12
 _STYLE = """
 :root{color-scheme:light dark;--line:#8885;--soft:#8881;
 --text:light-dark(#1b1f24,#e8eaed);--muted:light-dark(#59636e,#9aa4ae)}
@@ -125,10 +127,10 @@ class _Frame:
         xs = [x for each in series for x, _ in each.points] or [0.0, 1.0]
         ys = [y for each in series for _, y in each.points if _drawable(y)] or [0.0, 1.0]
         low, high = min(0.0, *ys), max(0.0, *ys)
-        high = high if high > low else low + 1.0
+        high = high if high - low > _SMALLEST_RANGE else low + 1.0
         step = _nice_step((high - low) / 5)
         left, right = x_range or (min(xs), max(xs))
-        right = right if right > left else left + 1.0
+        right = right if right - left > _SMALLEST_RANGE else left + 1.0
         return cls((left, right), (math.floor(low / step) * step, math.ceil(high / step) * step))
 
     def x(self, value: float) -> float:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context, Param
 from airflow.sdk.bases.sensor import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -18,8 +22,55 @@ except ImportError:  # 3.0
 #: Airflow 3.3 calls `BaseTrigger.on_kill` when a user acts on a deferred task; older versions only cancel the trigger.
 TRIGGER_HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
+#: `next_method` of a task that is resumed only to fail, because its trigger timed out or crashed.
+FAILED_TRIGGER_METHOD = "__fail__"
+#: The error such a task is given where the time of its deferral is over.
+TRIGGER_TIMED_OUT = "Trigger timeout"
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Run blocking code of a trigger in a thread where it may also ask Airflow for connections.
+
+    Before 3.3 the triggerer answers only on its own event loop; asgiref carries the question back to it.
+    """
+    if TRIGGER_HAS_ON_KILL:
+        return await asyncio.to_thread(function, *arguments)
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(function, thread_sensitive=False)(*arguments)
+
+
+async def cancelled_by_user(task_instance: Any) -> bool:
+    """Tell a user's kill from a restart, in a trigger that is cancelled before 3.3: is its task still deferred?
+
+    A restart leaves the task deferred; marking, clearing and deleting do not. Where that cannot be found out, it is a
+    restart: a job that runs on is noticed by its limits, a job stopped by mistake is lost.
+    """
+    if task_instance is None:
+        return False
+    ti = task_instance
+
+    def state() -> Any:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        states = RuntimeTaskInstance.get_task_states(
+            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+        )
+        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+        return states.get(ti.run_id, {}).get(name)
+
+    try:
+        return bool(await in_thread(state) != "deferred")
+    except Exception:
+        return False
+
+
 __all__ = [
+    "FAILED_TRIGGER_METHOD",
     "TRIGGER_HAS_ON_KILL",
+    "TRIGGER_TIMED_OUT",
     "AirflowException",
     "AirflowFailException",
     "AirflowSkipException",
@@ -31,4 +82,6 @@ __all__ = [
     "Context",
     "Param",
     "TriggerEvent",
+    "cancelled_by_user",
+    "in_thread",
 ]

@@ -1,0 +1,276 @@
+"""One task, one job: the part that all operators share which run a job and wait for it.
+
+A subclass says what the job is (`specification`) and what it hands on (`result`). This class starts or adopts the job,
+waits for it in the triggerer or in the worker, and sees to it that no paid job runs on unnoticed after its task failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, NoReturn
+
+from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, TRIGGER_TIMED_OUT, AirflowFailException, Context
+from airflow_dlaws.errors import DlawsError, JobFailed
+from airflow_dlaws.hooks.aws import AwsClients
+from airflow_dlaws.hooks.launcher import launcher_for
+from airflow_dlaws.jobs.outcome import failure_message, judge
+from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
+from airflow_dlaws.jobs.spec import TrainingSpec
+from airflow_dlaws.jobs.wire import from_json, to_json
+from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP
+from airflow_dlaws.launchers.protocol import Launcher
+from airflow_dlaws.launchers.watch import JobWatch
+from airflow_dlaws.links.aws import ConsoleLink, LogsLink, logs_console_url, sagemaker_console_url
+from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
+from airflow_dlaws.triggers.job import JobEvent, JobEventKind, JobTrigger
+
+#: Waiting for machines, pulling the image and uploading come on top of the job's own limit.
+DEADLINE_MARGIN = timedelta(hours=1)
+#: The scheduler's own timeout of the deferral is only there for a triggerer that is gone: the trigger comes first.
+TRIGGER_GRACE = timedelta(minutes=10)
+#: Enough for a traceback, short enough for an e-mail.
+LINES_IN_MESSAGE = 20
+_JOB_XCOM = "dlaws_job"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOutcome:
+    """A job that has succeeded, and how the task came by it."""
+
+    reference: JobReference
+    status: JobStatus
+    adopted: bool
+    attempt: int
+
+
+class JobOperator(DlawsOperator):
+    """Runs one job, which a retry adopts and a clear renews.
+
+    :param deferrable: wait in the triggerer (no worker slot), or in the worker.
+    :param poll_interval: seconds between looks at the job.
+    :param timeout: time from the job's creation after which it is stopped and the task fails; by default the job's
+        own limit plus an hour.
+    :param stop_on_kill: stop the job when the task is marked, cleared, deleted or killed.
+    """
+
+    operator_extra_links = (ConsoleLink(), LogsLink())
+    engine = "sagemaker"
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = True,
+        poll_interval: float = 30,
+        timeout: timedelta | None = None,
+        stop_on_kill: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.stop_on_kill = stop_on_kill
+        self._job: JobReference | None = None
+        self._killed = False
+
+    def specification(self, context: Context) -> TrainingSpec:
+        """Say what the job is. Called once the templates are rendered; may raise SpecificationError."""
+        raise NotImplementedError
+
+    def result(self, context: Context, outcome: JobOutcome) -> Any:
+        """Say what the task hands on: small, JSON. May raise, if what the job left behind is not what was asked for."""
+        raise NotImplementedError
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """The engine that runs the job."""
+        return launcher_for(self.engine, self.aws)
+
+    def execute(self, context: Context) -> Any:
+        """Start or adopt the job, then wait for it."""
+        with airflow_errors(), self._no_job_left_behind(context):
+            spec = self.specification(context)
+            submission = self.launcher.submit(spec, identity_of(context))
+            self._job = submission.reference
+            self._announce(context, submission)
+            if submission.status.terminal:
+                return self._finish(context, submission, submission.status)
+            deadline = self._deadline(spec, submission.status)
+            if self.deferrable:
+                self._defer(submission, deadline)
+            return self._finish(context, submission, self._wait(submission.reference, deadline))
+
+    def resume(self, context: Context, event: Mapping[str, Any], submission: Mapping[str, Any]) -> Any:
+        """Go on after the trigger has fired."""
+        with airflow_errors(), self._no_job_left_behind(context):
+            known = from_json(Submission, submission)
+            self._job = known.reference
+            return self._finish(context, known, self._final_status(known.reference, from_json(JobEvent, event)))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on, also where the trigger has timed out or crashed and Airflow would only let the task fail.
+
+        The job may have ended well meanwhile; if not, it must be stopped or be left to a retry, never forgotten.
+        """
+        stored = self._stored_submission(context) if next_method == FAILED_TRIGGER_METHOD else None
+        if stored is None:
+            return super().resume_execution(next_method, next_kwargs, context)
+        details = next_kwargs or {}
+        error = details.get("error", "the trigger has ended without an event")
+        kind = JobEventKind.DEADLINE if error == TRIGGER_TIMED_OUT else JobEventKind.LOST
+        message = "\n".join([str(error), *(details.get("traceback") or [])])
+        return self.resume(context, event=to_json(JobEvent(kind=kind, message=message)), submission=stored)
+
+    def on_kill(self) -> None:
+        """Stop the job because the task's process is being killed.
+
+        Runs inside a signal handler, which may have interrupted a call of the usual clients: new ones hold no locks.
+        """
+        self._killed = True
+        if self._job is None or not self.stop_on_kill:
+            return
+        launcher_for(self.engine, AwsClients(self.connection)).stop(self._job)
+        self.log.info("The task was killed: job %s is stopped", self._job.name)
+
+    def _announce(self, context: Context, submission: Submission) -> None:
+        reference = submission.reference
+        verb = "Adopted" if submission.adopted else "Started"
+        self.log.info("%s job %s (%s)", verb, reference.name, reference.arn)
+        context["ti"].xcom_push(key=_JOB_XCOM, value=to_json(submission))
+        ConsoleLink.store(context, sagemaker_console_url(reference.region, f"jobs/{reference.name}"))
+        LogsLink.store(context, self._logs_url(reference))
+
+    def _stored_submission(self, context: Context) -> Mapping[str, Any] | None:
+        ti = context["ti"]
+        stored: Mapping[str, Any] | None = ti.xcom_pull(
+            task_ids=self.task_id, key=_JOB_XCOM, map_indexes=-1 if ti.map_index is None else ti.map_index
+        )
+        return stored
+
+    def _deadline(self, spec: TrainingSpec, status: JobStatus) -> float:
+        """Return the deadline in seconds since the epoch; it counts from the creation of the job, adopted or not."""
+        allowed = self.timeout or timedelta(seconds=spec.longest_s) + DEADLINE_MARGIN
+        created = status.created_at.timestamp() if status.created_at else time.time()
+        return created + allowed.total_seconds()
+
+    def _defer(self, submission: Submission, deadline: float) -> NoReturn:
+        trigger = JobTrigger(
+            connection=to_json(self.connection),
+            reference=to_json(submission.reference),
+            poll_interval=self.poll_interval,
+            deadline=deadline,
+            stop_on_kill=self.stop_on_kill,
+        )
+        remaining = timedelta(seconds=max(0.0, deadline - time.time()))
+        self.defer(
+            trigger=trigger,
+            method_name="resume",
+            kwargs={"submission": to_json(submission)},
+            timeout=remaining + TRIGGER_GRACE,
+        )
+
+    def _wait(self, reference: JobReference, deadline: float) -> JobStatus:
+        """Watch the job from the worker until it has ended.
+
+        :raises JobFailed: the deadline has passed, or the task was killed.
+        """
+        watch = JobWatch(lambda: self.launcher, reference, poll_interval=self.poll_interval)
+        while True:
+            look = watch.look()
+            for line in look.lines:
+                self.log.info("%s", line)
+            if look.note:
+                self.log.warning("%s", look.note)
+            if self._killed:
+                raise JobFailed(f"the task was killed while job {reference.name} ran", permanent=False)
+            if look.status is not None and look.status.terminal:
+                return look.status
+            if time.time() >= deadline:
+                return self._end_at_deadline(reference)
+            self._sleep(min(look.wait_s, max(0.0, deadline - time.time())))
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep in slices: a kill ends it within a second."""
+        until = time.monotonic() + seconds
+        while not self._killed and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 1.0))
+
+    def _final_status(self, reference: JobReference, event: JobEvent) -> JobStatus:
+        if event.status is not None:
+            return event.status
+        if event.kind is JobEventKind.DEADLINE:
+            return self._end_at_deadline(reference)
+        status = self.launcher.describe(reference)
+        if status.terminal:
+            return status
+        raise JobFailed(
+            f"job {reference.name} could not be observed from the triggerer: {event.message}. "
+            "A retry of the task looks at it again",
+            permanent=False,
+        )
+
+    def _end_at_deadline(self, reference: JobReference) -> JobStatus:
+        """Stop the job and fail, unless it ended by itself at the last moment: then return how."""
+        self.launcher.stop(reference)
+        status = self.launcher.describe(reference)
+        if status.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
+            return status
+        sentence = (
+            "it had not ended at its deadline and was stopped. "
+            f"Raise timeout={self.timeout or 'max_runtime_s plus one hour'} or make the job shorter"
+        )
+        raise JobFailed(self._failure(reference, sentence))
+
+    def _finish(self, context: Context, submission: Submission, status: JobStatus) -> Any:
+        """Return the result of a job that has ended well; fail, with its last words, for one that has not."""
+        self._job = None  # it has ended: there is nothing to stop any more
+        verdict = judge(status)
+        if not verdict.succeeded:
+            raise JobFailed(self._failure(submission.reference, verdict.sentence), permanent=verdict.permanent)
+        outcome = JobOutcome(
+            reference=submission.reference, status=status, adopted=submission.adopted, attempt=submission.attempt
+        )
+        return self.result(context, outcome)
+
+    def _failure(self, reference: JobReference, sentence: str) -> str:
+        try:
+            tail = self.launcher.log_tail(reference, LINES_IN_MESSAGE)
+        except DlawsError as error:
+            tail = (f"(the log cannot be read: {error})",)
+        return failure_message(reference, sentence, log_tail=tail, logs_url=self._logs_url(reference))
+
+    def _logs_url(self, reference: JobReference) -> str:
+        return logs_console_url(reference.region, TRAINING_LOG_GROUP, reference.name)
+
+    @contextmanager
+    def _no_job_left_behind(self, context: Context) -> Iterator[None]:
+        """Stop the job where the task fails for the last time while it runs; a retry that is to come adopts it."""
+        try:
+            yield
+        except Exception as error:
+            if self._job is not None and _is_final(error, context):
+                self._stop_after(self._job, error)
+            raise
+
+    def _stop_after(self, reference: JobReference, error: Exception) -> None:
+        if not self.stop_on_kill:
+            self.log.warning("The task has failed; job %s runs on, as asked (stop_on_kill=False)", reference.name)
+            return
+        self.log.warning("The task has failed for the last time: stopping job %s", reference.name)
+        try:
+            self.launcher.stop(reference)
+        except DlawsError as trouble:
+            # The task's own error must not be lost; the job still ends at its max_runtime_s.
+            self.log.error("Job %s could not be stopped after %s: %s", reference.name, error, trouble)
+
+
+def _is_final(error: Exception, context: Context) -> bool:
+    """Tell whether Airflow will not try this task again after `error`."""
+    permanent = error.permanent if isinstance(error, DlawsError) else isinstance(error, AirflowFailException)
+    return permanent or context["ti"].try_number > context["ti"].max_tries

@@ -1,0 +1,138 @@
+"""Waits for one job in the triggerer, without a worker slot, and lets the task's log follow the job's."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, cancelled_by_user, in_thread
+from airflow_dlaws.errors import DlawsError, ServiceRefused
+from airflow_dlaws.hooks.aws import AwsConnection, forget_clients, shared_clients
+from airflow_dlaws.hooks.launcher import launcher_for
+from airflow_dlaws.jobs.reference import JobReference, JobStatus
+from airflow_dlaws.jobs.wire import from_json, to_json
+from airflow_dlaws.launchers.protocol import Launcher, LogCursor
+from airflow_dlaws.launchers.watch import JobWatch, Look
+
+
+class JobEventKind(enum.StrEnum):
+    """Why the trigger has fired."""
+
+    #: The job will not change any more; `status` says how it ended.
+    FINISHED = "finished"
+    #: The deadline has passed; the trigger has asked for the job to be stopped.
+    DEADLINE = "deadline"
+    #: The job cannot be observed; it may be running.
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """What the trigger tells the task."""
+
+    kind: JobEventKind
+    status: JobStatus | None = None
+    message: str = ""
+
+
+class JobTrigger(BaseTrigger):
+    """Fires once, when the job has ended, its deadline has passed, or it cannot be observed.
+
+    :param connection: an AwsConnection, as JSON.
+    :param reference: the JobReference, as JSON.
+    :param poll_interval: seconds between looks.
+    :param deadline: seconds since the epoch, so that a restarted triggerer does not start counting anew.
+    :param stop_on_kill: stop the job when a user marks, clears or deletes the deferred task.
+    :param log_cursor: the LogCursor behind the last line in the task's log, as JSON.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: Mapping[str, Any],
+        reference: Mapping[str, Any],
+        poll_interval: float,
+        deadline: float,
+        stop_on_kill: bool = True,
+        log_cursor: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.connection = from_json(AwsConnection, connection)
+        self.reference = from_json(JobReference, reference)
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.stop_on_kill = stop_on_kill
+        self.log_cursor = from_json(LogCursor, log_cursor or {})
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what another triggerer needs to go on."""
+        return (
+            "airflow_dlaws.triggers.job.JobTrigger",
+            {
+                "connection": to_json(self.connection),
+                "reference": to_json(self.reference),
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "stop_on_kill": self.stop_on_kill,
+                "log_cursor": to_json(self.log_cursor),
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch the job; yield one JobEvent as JSON."""
+        try:
+            event = await self._watch()
+        except asyncio.CancelledError:
+            if not TRIGGER_HAS_ON_KILL and await cancelled_by_user(self.task_instance):
+                await self.on_kill()
+            raise
+        yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Stop the job because a user has marked, cleared or deleted the task (called by Airflow 3.3 and later)."""
+        if not self.stop_on_kill:
+            self.log.warning("The task was killed; job %s runs on, as asked (stop_on_kill=False)", self.reference.name)
+            return
+        stopped = await in_thread(self._stop)
+        self.log.info("The task was killed: job %s %s", self.reference.name, "is stopped" if stopped else "had ended")
+
+    async def _watch(self) -> JobEvent:
+        watch = JobWatch(self._launcher, self.reference, poll_interval=self.poll_interval, cursor=self.log_cursor)
+        while True:
+            try:
+                look = await in_thread(watch.look)
+            except ServiceRefused as error:
+                return JobEvent(kind=JobEventKind.LOST, message=str(error))
+            self._report(look)
+            if look.status is not None and look.status.terminal:
+                return JobEvent(kind=JobEventKind.FINISHED, status=look.status)
+            remaining = self.deadline - time.time()
+            if remaining <= 0:
+                return await self._end_at_deadline()
+            await asyncio.sleep(min(look.wait_s, remaining))
+
+    async def _end_at_deadline(self) -> JobEvent:
+        """Stop the job at once; the task, once it has a worker, makes sure of it and fails."""
+        try:
+            await in_thread(self._stop)
+        except DlawsError as error:
+            return JobEvent(kind=JobEventKind.DEADLINE, message=str(error))
+        return JobEvent(kind=JobEventKind.DEADLINE)
+
+    def _report(self, look: Look) -> None:
+        for line in look.lines:
+            self.log.info("%s", line)
+        if look.note:
+            self.log.warning("%s", look.note)
+        if look.status is None:
+            forget_clients(self.connection)
+
+    def _stop(self) -> bool:
+        return self._launcher().stop(self.reference)
+
+    def _launcher(self) -> Launcher:
+        return launcher_for(self.reference.engine, shared_clients(self.connection))

@@ -19,6 +19,8 @@ class EvaluationResult:
 
     verdict: Verdict
     reason: str
+    #: Whether the challenger may go on: the verdict promotes, or the operator was told to let it pass.
+    passed: bool
     rows: int
     metric: str
     challenger: ModelMetrics

@@ -194,6 +194,7 @@ def test_the_result_survives_json():
     result = EvaluationResult(
         verdict=evaluation.verdict,
         reason=evaluation.reason,
+        passed=evaluation.promotes,
         rows=evaluation.rows,
         metric="log_loss",
         challenger=evaluation.challenger,

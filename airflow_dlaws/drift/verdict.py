@@ -128,17 +128,30 @@ def assess(
 
 def why_inconclusive(counts: TrafficCounts, settings: DriftSettings) -> str:
     """Return why this traffic allows no verdict, or an empty text where it does."""
-    lost = lost_rows(counts.faults)
-    if lost > settings.max_lost_share * (counts.rows + lost):
-        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.faults.items()) if count)
-        return (
-            f"{lost} captured rows or requests could not be read beside {counts.rows} that could ({kinds}): what is "
-            "left does not stand for the traffic. Compare the requests with feature_order in the drift reference"
-        )
     rows = usable_rows(counts, settings)
-    if rows < settings.min_rows:
+    if rows < settings.min_rows and not unreadable(counts, settings):
         return f"{rows} rows of what is watched are too few for a verdict; {settings.min_rows} are needed (min_rows)"
-    return ""
+    return unreadable(counts, settings)
+
+
+def unreadable(counts: TrafficCounts, settings: DriftSettings) -> str:
+    """Return what is wrong with traffic of which too much could not be read; an empty text where enough could."""
+    lost = lost_rows(counts.faults)
+    if lost <= settings.max_lost_share * (counts.rows + lost):
+        return ""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.faults.items()) if count)
+    return (
+        f"{lost} captured rows or requests could not be read beside {counts.rows} that could ({kinds}): what is left "
+        "does not stand for the traffic. Compare the requests with feature_order in the drift reference"
+    )
+
+
+def ready_to_look(counts: TrafficCounts, settings: DriftSettings) -> bool:
+    """Tell whether a look is due: there are rows enough, or so much was lost that waiting for more does not help."""
+    if usable_rows(counts, settings) >= settings.min_rows:
+        return True
+    read_or_lost = counts.rows + lost_rows(counts.faults)
+    return read_or_lost >= settings.min_rows and bool(unreadable(counts, settings))
 
 
 def usable_rows(counts: TrafficCounts, settings: DriftSettings) -> int:

@@ -1,0 +1,66 @@
+"""What all operators and sensors of this package share: connection, identity, and how errors become task states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from airflow_dlaws._compat import AirflowException, AirflowFailException, Context
+from airflow_dlaws.errors import DlawsError
+from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
+from airflow_dlaws.jobs.identity import TaskIdentity
+
+
+class AwsConnected:
+    """Mixed into an Airflow operator or sensor that has the parameters of an AWS connection: gives its clients.
+
+    It has no `__init__`: Airflow applies a DAG's `default_args` only to parameters of an operator's own.
+    """
+
+    aws_conn_id: str | None
+    region_name: str | None
+    verify: bool | str | None
+    botocore_config: Mapping[str, Any] | None
+
+    @property
+    def connection(self) -> AwsConnection:
+        """The connection, as triggers take it."""
+        return AwsConnection(
+            aws_conn_id=self.aws_conn_id,
+            region_name=self.region_name,
+            verify=self.verify,
+            botocore_config=self.botocore_config,
+        )
+
+    @cached_property
+    def aws(self) -> AwsClients:
+        """The boto3 clients of this task."""
+        return AwsClients(self.connection)
+
+
+def identity_of(context: Context) -> TaskIdentity:
+    """Return who is asking: the same for every retry of a task instance, another one after a clear."""
+    from airflow.sdk.configuration import conf
+
+    ti = context["ti"]
+    return TaskIdentity(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        clear_marker=ti.max_tries,
+        deployment=conf.get("api", "base_url", fallback="") or "",
+    )
+
+
+@contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Turn this package's errors into Airflow's: a permanent one fails the task at once, the others may be retried."""
+    try:
+        yield
+    except DlawsError as error:
+        if error.permanent:
+            raise AirflowFailException(str(error)) from error
+        raise AirflowException(str(error)) from error

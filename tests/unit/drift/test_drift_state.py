@@ -1,0 +1,133 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+from captured_traffic import capture_file, healthy_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_dlaws.drift.capture import count_capture
+from airflow_dlaws.drift.counts import no_traffic
+from airflow_dlaws.drift.state import (
+    Alarm,
+    CaptureFile,
+    DriftState,
+    absorb,
+    after_look,
+    cooling_down,
+    hour_of,
+    new_state,
+    unread,
+    worth_reading,
+)
+from airflow_dlaws.drift.verdict import DriftSettings, assess, ready_to_look
+from airflow_dlaws.jobs.wire import from_json, to_json
+
+NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+
+
+def file(hour, name="a.jsonl", size=100, written=NOW):
+    return CaptureFile(f"2026/03/01/{hour:02d}/{name}", size, written)
+
+
+def one_row(profile):
+    return count_capture(profile, capture_file(*healthy_rows(1, seed=1)))
+
+
+def test_a_file_is_read_once_however_often_it_is_listed(profile):
+    state = new_state(profile, None)
+    assert unread(state, [file(11), file(11), file(12)]) == [file(11), file(12)]
+    state = absorb(state, [file(11)], one_row(profile), now=NOW)
+    assert unread(state, [file(11), file(12)]) == [file(12)]
+
+
+def test_a_late_file_is_read_and_a_closed_hour_is_forgotten(profile):
+    state = absorb(new_state(profile, None), [file(3), file(11)], one_row(profile), now=NOW, late_hours=6)
+    assert state.open_from == "2026/03/01/05"
+    assert state.seen == (file(11).key,)
+    assert unread(state, [file(3), file(4), file(6, "late.jsonl"), file(11)]) == [file(6, "late.jsonl")]
+
+
+def test_hours_before_the_model_are_never_read(profile):
+    state = new_state(profile, datetime(2026, 3, 1, 10, 59, tzinfo=UTC))
+    assert unread(state, [file(9), file(10)]) == [file(10)]
+
+
+def test_a_key_of_the_future_does_not_close_the_present(profile):
+    future = CaptureFile("2099/01/01/00/x.jsonl", 1, NOW)
+    state = absorb(new_state(profile, None), [future], one_row(profile), now=NOW)
+    assert unread(state, [file(12), future]) == [file(12)]
+
+
+def test_keys_that_are_no_capture_are_passed_over(profile):
+    strange = [CaptureFile(key, 1, NOW) for key in ("", "x.jsonl", "2026/13/01/00/a", "2026/03/01/12", "manifest")]
+    assert unread(new_state(profile, None), strange) == []
+    assert hour_of("2026/03/01/12/a") == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@settings(max_examples=40)
+@given(arrivals=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5)), max_size=25), batch=st.integers(1, 4))
+def test_every_file_within_the_late_window_is_counted_exactly_once(profile, arrivals, batch):
+    state, present, row = new_state(profile, None), set(), one_row(profile)
+    for hour, name in arrivals:
+        present.add(file(hour, str(name)))
+        files = unread(state, present)[:batch]
+        if files:
+            counts = no_traffic(profile)
+            for _ in files:
+                counts += row
+            state = absorb(state, files, counts, now=NOW, late_hours=24)
+    while files := unread(state, present):
+        state = absorb(state, files[:1], row, now=NOW, late_hours=24)
+    assert state.total.rows == state.files == len(present)
+
+
+def test_a_look_starts_a_new_window_and_keeps_the_total(profile):
+    counts = count_capture(profile, capture_file(*healthy_rows(1000, seed=2)))
+    state = absorb(new_state(profile, None), [file(11)], counts, now=NOW)
+    assert ready_to_look(state.window, DriftSettings())
+    verdict = assess(profile, state.window, state.looks, DriftSettings())
+    after = after_look(state, verdict, now=NOW, nothing=no_traffic(profile))
+    assert (after.looks, after.window.rows, after.total.rows) == (1, 0, 1000)
+    assert after.history[0].effects.keys() == {"delay", "temp", "carrier", "prediction"}
+    assert not ready_to_look(after.window, DriftSettings(min_rows=1))
+
+
+def test_unreadable_traffic_does_not_wait_forever_for_rows(profile):
+    state = absorb(new_state(profile, None), [file(11)], count_capture(profile, b"junk\n" * 1000), now=NOW)
+    assert ready_to_look(state.window, DriftSettings())
+    verdict = assess(profile, state.window, state.looks, DriftSettings())
+    after = after_look(state, verdict, now=NOW, nothing=no_traffic(profile))
+    assert (after.looks, after.window.rows) == (0, 0)
+    assert "bad_json 1000" in after.doubt
+
+
+def test_a_few_lost_rows_do_not_stand_in_for_readable_ones(profile):
+    data = capture_file(*healthy_rows(950, seed=2)) + b"junk\n" * 60
+    assert not ready_to_look(count_capture(profile, data), DriftSettings())
+
+
+def test_a_worker_is_woken_when_the_rows_are_probably_there(profile):
+    counts = count_capture(profile, capture_file(*healthy_rows(100, seed=2)))
+    state = absorb(new_state(profile, None), [file(11, size=10_000)], counts, now=NOW)
+    assert worth_reading(None, [file(12)], min_rows=1000, now=NOW)
+    assert not worth_reading(state, [], min_rows=1, now=NOW)
+    assert not worth_reading(state, [file(12, size=89_000)], min_rows=1000, now=NOW)
+    assert worth_reading(state, [file(12, size=90_000)], min_rows=1000, now=NOW)
+    assert worth_reading(state, [file(12, size=1, written=NOW - timedelta(minutes=16))], min_rows=1000, now=NOW)
+
+
+def test_drift_just_told_is_not_told_again(profile):
+    alarm = Alarm(owner="task", at=NOW, summary={})
+    state = DriftState(window=no_traffic(profile), total=no_traffic(profile), alarm=alarm)
+    assert cooling_down(state, NOW + timedelta(minutes=59), timedelta(hours=1))
+    assert not cooling_down(state, NOW + timedelta(minutes=60), timedelta(hours=1))
+    assert not cooling_down(new_state(profile, None), NOW, timedelta(hours=1))
+
+
+def test_the_state_survives_json(profile):
+    counts = count_capture(profile, capture_file(*healthy_rows(1000, seed=2, delay=9)))
+    state = absorb(new_state(profile, NOW), [CaptureFile("2026/03/01/12/a", 5, NOW)], counts, now=NOW)
+    verdict = assess(profile, state.window, 0, DriftSettings())
+    alarm = Alarm(owner="task", at=NOW, summary={"features": [{"name": "delay"}]})
+    state = after_look(state, verdict, now=NOW, nothing=no_traffic(profile), alarm=alarm)
+    assert from_json(DriftState, json.loads(json.dumps(to_json(state)))) == state

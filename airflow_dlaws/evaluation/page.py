@@ -84,10 +84,10 @@ def _points(bins: Sequence[CalibrationBin]) -> list[tuple[float, float | None]]:
 def _provenance(report: EvaluationReport) -> str:
     rows = [
         ("Challenger", report.challenger_artifact),
-        ("Champion", report.champion_artifact or "none"),
-        ("Champion's endpoint", report.champion_endpoint or ""),
-        ("Champion's endpoint configuration", report.champion_endpoint_config or ""),
-        ("Champion's model package", report.champion_model_package or ""),
+        ("Champion", report.champion.artifact_uri or "none"),
+        ("Champion's endpoint", report.champion.endpoint or ""),
+        ("Champion's endpoint configuration", report.champion.endpoint_config or ""),
+        ("Champion's model package", report.champion.model_package or ""),
         ("Evaluation data", ", ".join(report.data_uris)),
         ("Job", report.job_name),
         ("Scores", report.scores_uri),

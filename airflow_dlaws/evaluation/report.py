@@ -47,21 +47,51 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Champion:
+    """What the challenger is compared with. No artifact: there is no model in service yet."""
+
+    artifact_uri: str | None = None
+    endpoint: str | None = None
+    endpoint_config: str | None = None
+    model_package: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
     """The whole evaluation, as stored in S3."""
 
     evaluation: Evaluation
     criteria: Criteria
     challenger_artifact: str
-    champion_artifact: str | None = None
-    champion_endpoint: str | None = None
-    champion_endpoint_config: str | None = None
-    champion_model_package: str | None = None
+    champion: Champion
     job_name: str
     data_uris: tuple[str, ...] = ()
     scores_uri: str
     challenger_calibration: tuple[CalibrationBin, ...] = field(default=())
     champion_calibration: tuple[CalibrationBin, ...] = field(default=())
+
+
+def result_of(report: EvaluationReport, *, passed: bool, report_uri: str, page_uri: str) -> EvaluationResult:
+    """Return what goes into XCom."""
+    evaluation, difference, champion = report.evaluation, report.evaluation.difference, report.champion
+    return EvaluationResult(
+        verdict=evaluation.verdict,
+        reason=evaluation.reason,
+        passed=passed,
+        rows=evaluation.rows,
+        metric=str(report.criteria.metric),
+        challenger=evaluation.challenger,
+        champion=evaluation.champion,
+        improvement=difference.improvement if difference else None,
+        improvement_low=difference.low if difference else None,
+        improvement_high=difference.high if difference else None,
+        challenger_artifact=report.challenger_artifact,
+        champion_artifact=champion.artifact_uri,
+        champion_endpoint_config=champion.endpoint_config,
+        report_uri=report_uri,
+        page_uri=page_uri,
+        job_name=report.job_name,
+    )
 
 
 def calibration(labels: Sequence[int], probabilities: Sequence[float]) -> tuple[CalibrationBin, ...]:

@@ -147,7 +147,9 @@ class RegisterModelOperator(DlawsOperator):
             "artifact_uri": self.artifact_uri or _LATER,
         }
         defaults = {"group": "later", "image": "later", "approval_status": "Approved", "artifact_uri": _LATER}
-        checked = {name: defaults[name] if is_template(value) else value for name, value in known.items()}
+        checked: dict[str, Any] = {
+            name: defaults[name] if is_template(value) else value for name, value in known.items()
+        }
         PackageSpec(
             **checked,
             content_types=tuple(self.content_types),

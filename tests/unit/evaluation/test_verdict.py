@@ -11,7 +11,7 @@ from airflow_dlaws.errors import JobFailed, SpecificationError
 from airflow_dlaws.evaluation.metrics import Metric
 from airflow_dlaws.evaluation.page import render
 from airflow_dlaws.evaluation.paired import PairedDifference
-from airflow_dlaws.evaluation.report import EvaluationReport, EvaluationResult, calibrations
+from airflow_dlaws.evaluation.report import Champion, EvaluationReport, EvaluationResult, calibrations, result_of
 from airflow_dlaws.evaluation.scores import Scores, parse_scores
 from airflow_dlaws.evaluation.verdict import Criteria, Verdict, evaluate, judge
 from airflow_dlaws.jobs import wire
@@ -175,7 +175,7 @@ def full_report(scores: Scores) -> EvaluationReport:
         evaluation=evaluate(scores, Criteria(margin=0.01), generator=random.Random(0)),
         criteria=Criteria(margin=0.01, requirements={"max_log_loss": 2.0}),
         challenger_artifact="s3://bucket/new/model.tar.gz",
-        champion_artifact="s3://bucket/<old>/model.tar.gz",
+        champion=Champion(artifact_uri="s3://bucket/<old>/model.tar.gz", endpoint_config="config-1"),
         job_name="job",
         data_uris=("s3://bucket/data/",),
         scores_uri="s3://bucket/new/output.tar.gz",
@@ -189,24 +189,14 @@ def test_the_report_survives_json():
     assert wire.from_json(EvaluationReport, wire.to_json(report)) == report
 
 
-def test_the_result_survives_json():
-    evaluation = evaluate(simulated(random.Random(1), 600), Criteria(), generator=random.Random(0))
-    result = EvaluationResult(
-        verdict=evaluation.verdict,
-        reason=evaluation.reason,
-        passed=evaluation.promotes,
-        rows=evaluation.rows,
-        metric="log_loss",
-        challenger=evaluation.challenger,
-        champion=evaluation.champion,
-        improvement=evaluation.difference.improvement,
-        challenger_artifact="s3://bucket/new/model.tar.gz",
-        report_uri="s3://bucket/report.json",
-        page_uri="s3://bucket/report.html",
-        job_name="job",
-    )
+def test_the_result_survives_json_and_repeats_the_report():
+    report = full_report(simulated(random.Random(1), 600))
+    result = result_of(report, passed=True, report_uri="s3://bucket/report.json", page_uri="s3://bucket/report.html")
 
     assert wire.from_json(EvaluationResult, wire.to_json(result)) == result
+    assert (result.verdict, result.rows) == (report.evaluation.verdict, 600)
+    assert result.improvement_low < result.improvement < result.improvement_high
+    assert result.champion_endpoint_config == "config-1"
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows():

@@ -11,6 +11,7 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import wire
 from airflow_dlaws.local.context import LocalContext
 from airflow_dlaws.local.faults import FaultOrder
+from airflow_dlaws.local.isolation import available
 
 PREFIX = "/_dlaws/"
 
@@ -19,13 +20,23 @@ def answer(context: LocalContext, request: Request) -> Response:
     """Answer a request under `PREFIX`."""
     route = (request.method, request.path.removeprefix(PREFIX))
     if route == ("GET", "health"):
-        return _json({"status": "ok", "endpoint_url": context.endpoint_url, "images": context.images.patterns()})
+        return _json(_health(context))
     if route == ("POST", "faults"):
         return _order(context, request)
     if route == ("DELETE", "faults"):
         context.faults.clear()
         return _json({})
     return _json({"error": f"no such page; there are GET {PREFIX}health, POST and DELETE {PREFIX}faults"}, 404)
+
+
+def _health(context: LocalContext) -> dict[str, Any]:
+    return {
+        "status": "ok",
+        "endpoint_url": context.endpoint_url,
+        "time_scale": context.time_scale,
+        "isolation": available().name.lower(),
+        "images": context.images.patterns(),
+    }
 
 
 def _order(context: LocalContext, request: Request) -> Response:

@@ -88,6 +88,17 @@ class LocalAws:
             self._process = None
         return ran
 
+    def wait(self) -> None:
+        """Wait until the server that this object started ends."""
+        if self._process is not None:
+            self._process.wait()
+
+    @property
+    def running(self) -> bool:
+        """Whether a server runs in this state folder, whoever started it."""
+        record = ServerRecord.read(self.state_dir)
+        return record is not None and record.process.alive
+
     @property
     def log_file(self) -> Path:
         """Where the server's own output goes."""

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +23,7 @@ from airflow_dlaws.local.context import LocalContext
 from airflow_dlaws.local.dispatch import SageMaker
 from airflow_dlaws.local.images import BUILT_IN_PATTERN, ImageRegistry, make_built_in_image
 from airflow_dlaws.local.leftovers import ServerRecord
+from airflow_dlaws.local.options import add_arguments
 from airflow_dlaws.local.resources import make_resources
 
 #: AWS4-HMAC-SHA256 Credential=KEY/20261123/us-east-1/sagemaker/aws4_request
@@ -91,42 +91,26 @@ def serve(arguments: argparse.Namespace) -> None:
         images=images,
         time_scale=arguments.time_scale,
     )
-    application.router = Router(context)
+    application.router = router = Router(context)
+    stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _stop(server))
+        signal.signal(number, lambda *_: stopping.set())
     if arguments.tied:
-        threading.Thread(target=_follow_standard_input, args=(server,), daemon=True).start()
+        threading.Thread(target=_follow_standard_input, args=(stopping,), daemon=True).start()
     record = ServerRecord.write(state_dir, endpoint_url=context.endpoint_url, time_scale=context.time_scale)
-    try:
-        server.serve_forever()
-    finally:
-        context.closing.set()
-        application.router.sagemaker.close()
-        record.remove(state_dir)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while not stopping.wait(3600):  # with a timeout, so that signals get through
+        pass
+    context.closing.set()
+    router.sagemaker.close()  # while the server still serves: jobs have logs to ship
+    record.remove(state_dir)
+    server.shutdown()
 
 
-def _stop(server: Any) -> None:
-    threading.Thread(target=server.shutdown).start()
-
-
-def _follow_standard_input(server: Any) -> None:
-    sys.stdin.buffer.read()
-    _stop(server)
-
-
-def _image(text: str) -> tuple[str, str]:
-    pattern, separator, folder = text.partition("=")
-    if not separator or not Path(folder).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no PATTERN=FOLDER with an existing folder")
-    return pattern, folder
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the server can be told; shared with `dlaws local up`."""
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
-    parser.add_argument("--state-dir", type=Path, default=Path(".dlaws/local"), help="folder for all files")
-    parser.add_argument("--time-scale", type=float, default=1.0, help="multiplies the waits that AWS makes")
-    parser.add_argument("--image", type=_image, action="append", default=[], metavar="PATTERN=FOLDER")
+def _follow_standard_input(stopping: threading.Event) -> None:
+    while os.read(0, 1024):  # not through sys.stdin, whose lock would trip the interpreter's shutdown
+        pass
+    stopping.set()
 
 
 if __name__ == "__main__":

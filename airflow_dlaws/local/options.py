@@ -1,0 +1,50 @@
+"""What the server of the local AWS can be told, for its own command line and for `dlaws local up`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+#: Inside the folder one works in, so that nothing is written elsewhere.
+STATE_DIR = Path(".dlaws/local")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help=f"folder for all files ({STATE_DIR})")
+    parser.add_argument(
+        "--time-scale", type=_scale, default=1.0, help="multiplies the waits that AWS makes, such as grace periods (1)"
+    )
+    parser.add_argument(
+        "--image",
+        type=_image,
+        action="append",
+        default=[],
+        metavar="PATTERN=FOLDER",
+        help="let images whose URI matches run the programs in this folder",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give 0 (any free one) to 65535")
+    return int(text)
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = math.nan
+    if not 0 <= scale < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time scale; give a number of at least 0")
+    return scale
+
+
+def _image(text: str) -> tuple[str, str]:
+    pattern, separator, folder = text.partition("=")
+    if not separator or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no PATTERN=FOLDER with an existing folder")
+    return pattern, folder

@@ -1,0 +1,137 @@
+"""The input side of /opt/ml: configuration files, channels from S3.
+
+File and FastFile mode both copy the objects before training starts; FastFile's streaming makes no difference that a
+program can see, but for time and memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import ServiceRefused
+from airflow_dlaws.local.training_request import no_objects
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+#: AWS's name for the only group of a job whose instances are all alike.
+_GROUP = "homogeneousCluster"
+#: The loopback interface of the job's own network; on AWS it is usually eth0.
+_INTERFACE = "lo"
+
+
+class InputFault(Exception):
+    """The input cannot be had; the text is the job's FailureReason."""
+
+
+def write_configuration(folder: Path, host: str, hosts: Sequence[str], request: Mapping[str, Any]) -> None:
+    """Write the three files under input/config for one host."""
+    instance_type = request["ResourceConfig"]["InstanceType"]
+    documents = {
+        "hyperparameters.json": request.get("HyperParameters", {}),
+        "inputdataconfig.json": {
+            channel["ChannelName"]: _channel_configuration(channel, request)
+            for channel in request.get("InputDataConfig", [])
+        },
+        "resourceconfig.json": {
+            "current_host": host,
+            "current_instance_type": instance_type,
+            "current_group_name": _GROUP,
+            "hosts": list(hosts),
+            "network_interface_name": _INTERFACE,
+            "instance_groups": [{"instance_group_name": _GROUP, "instance_type": instance_type, "hosts": list(hosts)}],
+        },
+    }
+    configuration = folder / "input" / "config"
+    configuration.mkdir(parents=True, exist_ok=True)
+    for name, document in documents.items():
+        (configuration / name).write_text(json.dumps(document, indent=1))
+
+
+def _channel_configuration(channel: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    mode = channel.get("InputMode", request["AlgorithmSpecification"]["TrainingInputMode"])
+    configuration = {
+        "TrainingInputMode": mode,
+        "S3DistributionType": channel["DataSource"]["S3DataSource"].get("S3DataDistributionType", "FullyReplicated"),
+        "RecordWrapperType": "None",
+    }
+    if "ContentType" in channel:
+        configuration["ContentType"] = channel["ContentType"]
+    return configuration
+
+
+class ChannelLoader:
+    """Copies channels from S3 into the folders of hosts."""
+
+    def __init__(self, s3: Any, request: Mapping[str, Any], region: str) -> None:
+        self._s3, self._request, self._region = s3, request, region
+
+    def load(self, folders: Sequence[Path]) -> None:
+        """Fill input/data of every host.
+
+        :raises InputFault: a prefix has no objects, a manifest cannot be read, an object is not there.
+        """
+        for channel in self._request.get("InputDataConfig", []):
+            source = channel["DataSource"]["S3DataSource"]
+            objects = self._objects(source)
+            sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
+            for index, folder in enumerate(folders):
+                target = folder / "input" / "data" / channel["ChannelName"]
+                target.mkdir(parents=True, exist_ok=True)
+                for uri, name in objects[index :: len(folders)] if sharded else objects:
+                    self._copy(uri, _inside(target, name))
+
+    def _objects(self, source: Mapping[str, Any]) -> list[tuple[S3Uri, str]]:
+        """Return (object, name in the channel), in key order."""
+        uri = S3Uri.parse(source["S3Uri"])
+        if source["S3DataType"] == "ManifestFile":
+            return self._listed_in(uri)
+        found = [
+            (row.uri, _local_name(row.uri.key, uri.key))
+            for row in ObjectStore(self._s3).list(uri)
+            if not row.uri.key.endswith("/")
+        ]
+        if not found:
+            raise InputFault(
+                f"ClientError: Data download failed:{no_objects(str(uri), self._region, self._request['RoleArn'])}"
+            )
+        return found
+
+    def _listed_in(self, manifest: S3Uri) -> list[tuple[S3Uri, str]]:
+        """Read [{"prefix": "s3://bucket/some/"}, "a.csv", "b.csv"]."""
+        try:
+            first, *names = ObjectStore(self._s3).read_json(manifest)
+            prefix = str(first["prefix"])
+            return [(S3Uri.parse(prefix + name), name) for name in sorted(names)]
+        except ServiceRefused as error:
+            raise InputFault(f"ClientError: Data download failed:{error}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputFault(
+                f"ClientError: Data download failed:the manifest {manifest} is not a list of one "
+                f'{{"prefix": "s3://..."}} and object names: {error!r}'
+            ) from error
+
+    def _copy(self, uri: S3Uri, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._s3.download_file(uri.bucket, uri.key, str(path))
+        except ClientError as error:
+            raise InputFault(f"ClientError: Data download failed:cannot read {uri}: {error}") from error
+
+
+def _local_name(key: str, prefix: str) -> str:
+    """Return where an object of a prefix lies in its channel: what follows the prefix, up to the last whole folder."""
+    if prefix.endswith("/") or not prefix:
+        return key[len(prefix) :]
+    if key.startswith(f"{prefix}/"):
+        return key[len(prefix) + 1 :]
+    return key[len(prefix.rpartition("/")[0]) :].lstrip("/")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if ".." in PurePosixPath(name).parts or name.startswith("/"):
+        raise InputFault(f"ClientError: Data download failed:the key {name!r} would lie outside its channel")
+    return folder / name

@@ -1,0 +1,164 @@
+"""A training job as DescribeTrainingJob shows it: the request, its status, how it came there, and what it left."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from airflow_dlaws.local.training_request import DEFAULT_RUN_SECONDS
+
+#: Longest FailureReason of the service model.
+_REASON_LIMIT = 1024
+
+
+class TrainingStatus(enum.StrEnum):
+    """TrainingJobStatus."""
+
+    IN_PROGRESS = "InProgress"
+    STOPPING = "Stopping"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+
+class SecondaryStatus(enum.StrEnum):
+    """SecondaryStatus, those that this machine goes through."""
+
+    STARTING = "Starting"
+    DOWNLOADING = "Downloading"
+    TRAINING = "Training"
+    STOPPING = "Stopping"
+    UPLOADING = "Uploading"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+    MAX_RUNTIME_EXCEEDED = "MaxRuntimeExceeded"
+
+
+#: AWS's messages for each state.
+_MESSAGES = {
+    SecondaryStatus.STARTING: "Preparing the instances for training",
+    SecondaryStatus.DOWNLOADING: "Downloading input data",
+    SecondaryStatus.TRAINING: "Training image download completed. Training in progress.",
+    SecondaryStatus.STOPPING: "Stopping the training job",
+    SecondaryStatus.UPLOADING: "Uploading generated training model",
+    SecondaryStatus.COMPLETED: "Training job completed",
+    SecondaryStatus.FAILED: "Training job failed",
+    SecondaryStatus.STOPPED: "Training job stopped",
+    SecondaryStatus.MAX_RUNTIME_EXCEEDED: "Training job runtime exceeded MaxRuntimeInSeconds provided",
+}
+_ENDS = {
+    SecondaryStatus.COMPLETED: TrainingStatus.COMPLETED,
+    SecondaryStatus.FAILED: TrainingStatus.FAILED,
+    SecondaryStatus.STOPPED: TrainingStatus.STOPPED,
+    SecondaryStatus.MAX_RUNTIME_EXCEEDED: TrainingStatus.STOPPED,
+}
+#: Members of the request that are not described: tags are listed by ListTags, the session is nobody's business.
+_NOT_DESCRIBED = frozenset({"Tags", "SessionChainingConfig"})
+
+
+class TrainingJob:
+    """The record of one job. Thread-safe; who runs the job tells it what happens."""
+
+    def __init__(self, request: Mapping[str, Any], arn: str, now: Callable[[], datetime]) -> None:
+        self.request, self.arn, self._now = request, arn, now
+        self.name: str = request["TrainingJobName"]
+        #: Set by StopTrainingJob.
+        self.stop_requested = threading.Event()
+        self._lock = threading.RLock()
+        self.status = TrainingStatus.IN_PROGRESS
+        self.secondary = SecondaryStatus.STARTING
+        self.created = self.modified = now()
+        self.started: datetime | None = None
+        self.ended: datetime | None = None
+        self._transitions: list[dict[str, Any]] = []
+        self._metrics: dict[str, dict[str, Any]] = {}
+        self._reason = ""
+        self._artifact = ""
+        self.enter(SecondaryStatus.STARTING)
+
+    @property
+    def max_runtime(self) -> float:
+        """The longest it may run, in seconds."""
+        return float(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DEFAULT_RUN_SECONDS))
+
+    def enter(self, state: SecondaryStatus) -> None:
+        """Move on to `state`."""
+        with self._lock:
+            self.modified = self._now()
+            if state is SecondaryStatus.DOWNLOADING:
+                self.started = self.modified
+            if self._transitions:
+                self._transitions[-1].setdefault("EndTime", self.modified)
+            self.secondary = state
+            self._transitions.append({"Status": state, "StartTime": self.modified, "StatusMessage": _MESSAGES[state]})
+
+    def request_stop(self) -> bool:
+        """Begin to stop; return False where the job is not in progress."""
+        with self._lock:
+            if self.status is not TrainingStatus.IN_PROGRESS:
+                return False
+            self.status = TrainingStatus.STOPPING
+            self.enter(SecondaryStatus.STOPPING)
+            self.stop_requested.set()
+            return True
+
+    def finish(self, state: SecondaryStatus, *, reason: str = "", artifact: str = "") -> None:
+        """End the job in `state`, for a reason where it failed, with the location of the model where it left one."""
+        with self._lock:
+            self._reason, self._artifact = reason[:_REASON_LIMIT], artifact
+            self.enter(state)
+            self._transitions[-1]["EndTime"] = self.modified
+            if reason:
+                self._transitions[-1]["StatusMessage"] = self._reason
+            if self.started:
+                self.ended = self.modified
+            self.status = _ENDS[state]
+
+    def record_metric(self, name: str, value: float, when: datetime) -> None:
+        """Note the newest value of a metric found in the logs."""
+        with self._lock:
+            self._metrics[name] = {"MetricName": name, "Value": value, "Timestamp": when}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the job's row in ListTrainingJobs."""
+        with self._lock:
+            return {
+                "TrainingJobName": self.name,
+                "TrainingJobArn": self.arn,
+                "CreationTime": self.created,
+                "TrainingEndTime": self.ended,
+                "LastModifiedTime": self.modified,
+                "TrainingJobStatus": self.status,
+                "SecondaryStatus": self.secondary,
+            }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the answer of DescribeTrainingJob."""
+        with self._lock:
+            return {
+                **self._echo(),
+                **self.summary(),
+                "SecondaryStatusTransitions": [dict(transition) for transition in self._transitions],
+                "TrainingStartTime": self.started,
+                "FailureReason": self._reason or None,
+                "ModelArtifacts": {"S3ModelArtifacts": self._artifact} if self._artifact else None,
+                "FinalMetricDataList": list(self._metrics.values()) or None,
+                **self._seconds(),
+            }
+
+    def _echo(self) -> dict[str, Any]:
+        request = {name: value for name, value in self.request.items() if name not in _NOT_DESCRIBED}
+        flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
+        defaults = {"StoppingCondition": {"MaxRuntimeInSeconds": DEFAULT_RUN_SECONDS}}
+        return dict.fromkeys(flags, False) | defaults | request
+
+    def _seconds(self) -> dict[str, int]:
+        """Seconds for each instance; AWS bills them once for each instance."""
+        if not (self.started and self.ended):
+            return {}
+        seconds = max(1, round((self.ended - self.started).total_seconds()))
+        return {"TrainingTimeInSeconds": seconds, "BillableTimeInSeconds": seconds}

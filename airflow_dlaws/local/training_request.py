@@ -1,0 +1,197 @@
+"""What CreateTrainingJob refuses beyond the service model: the rules of AWS's prose, and what this machine cannot do.
+
+Accepted without effect, as one machine has neither: VpcConfig, encryption keys and flags, volume size, image
+repository settings, RetryStrategy (it covers AWS's own faults), time series of metrics.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.local.errors import ServiceError, unsupported, validation_error
+from airflow_dlaws.local.isolation import OPT_ML
+from airflow_dlaws.storage import S3Uri
+
+#: 28 days, the service quota for the run time of a training job.
+LONGEST_RUN_SECONDS = 28 * 86_400
+#: AWS's default for MaxRuntimeInSeconds.
+DEFAULT_RUN_SECONDS = 86_400
+
+_UNSUPPORTED = (
+    "ServerlessJobConfig", "MlflowConfig", "ModelPackageConfig", "DebugHookConfig", "DebugRuleConfigurations",
+    "TensorBoardOutputConfig", "ProfilerRuleConfigurations", "ExperimentConfig", "SessionChainingConfig",
+)  # fmt: skip
+_UNSUPPORTED_RESOURCES = ("InstanceGroups", "InstancePreferences", "InstancePlacementConfig", "TrainingPlanArn")
+_UNSUPPORTED_SOURCES = ("AttributeNames", "InstanceGroupNames", "ModelAccessConfig", "HubAccessConfig")
+
+
+def check(request: Mapping[str, Any], s3: Any, region: str) -> None:
+    """Refuse what AWS refuses at creation, and what cannot be done here.
+
+    :param s3: a client to look for the buckets with.
+    :raises ServiceError: ValidationException.
+    """
+    _check_supported(request)
+    _check_algorithm(request)
+    _check_resources(request)
+    _check_stopping(request)
+    _check_checkpoints(request)
+    for channel in request.get("InputDataConfig", []):
+        _check_channel(channel)
+    _check_channel_names(request)
+    _check_buckets(request, s3, region)
+
+
+def s3_location(uri: str) -> S3Uri:
+    """Read a location.
+
+    :raises ServiceError: ValidationException where it is no s3:// URI.
+    """
+    try:
+        return S3Uri.parse(uri)
+    except SpecificationError as error:
+        raise validation_error(str(error)) from error
+
+
+def _check_supported(request: Mapping[str, Any]) -> None:
+    for member in _UNSUPPORTED:
+        if member in request:
+            raise unsupported(f"{member} in CreateTrainingJob")
+    if not request.get("ProfilerConfig", {"DisableProfiler": True}).get("DisableProfiler"):
+        raise unsupported("ProfilerConfig in CreateTrainingJob, except DisableProfiler=True")
+    if request.get("RemoteDebugConfig", {}).get("EnableRemoteDebug"):
+        raise unsupported("EnableRemoteDebug")
+    if request.get("InfraCheckConfig", {}).get("EnableInfraCheck"):
+        raise unsupported("EnableInfraCheck")
+
+
+def _check_algorithm(request: Mapping[str, Any]) -> None:
+    algorithm = request.get("AlgorithmSpecification")
+    if algorithm is None:
+        raise validation_error("AlgorithmSpecification is required for a training job that is not serverless.")
+    if ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):
+        raise validation_error(
+            "You must specify exactly one of TrainingImage and AlgorithmName in AlgorithmSpecification."
+        )
+    if "AlgorithmName" in algorithm:
+        raise unsupported("AlgorithmName (algorithm resources and AWS Marketplace); give a TrainingImage")
+    if algorithm["TrainingInputMode"] == "Pipe":
+        raise unsupported("TrainingInputMode Pipe; use File or FastFile")
+    for definition in algorithm.get("MetricDefinitions", []):
+        try:
+            re.compile(definition["Regex"])
+        except re.error as error:
+            raise validation_error(
+                f"Metric {definition['Name']!r}: {definition['Regex']!r} is no regular expression: {error}."
+            ) from error
+
+
+def _check_resources(request: Mapping[str, Any]) -> None:
+    resources = request.get("ResourceConfig")
+    if resources is None:
+        raise validation_error("ResourceConfig is required for a training job that is not serverless.")
+    for member in _UNSUPPORTED_RESOURCES:
+        if member in resources:
+            raise unsupported(f"ResourceConfig.{member}")
+    if "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1:
+        raise validation_error(
+            f"ResourceConfig needs an InstanceType and an InstanceCount of at least 1, not "
+            f"{resources.get('InstanceType')} and {resources.get('InstanceCount')}."
+        )
+    if resources.get("KeepAlivePeriodInSeconds"):
+        if request.get("EnableManagedSpotTraining"):
+            raise validation_error("KeepAlivePeriodInSeconds cannot be used with EnableManagedSpotTraining.")
+        raise unsupported("warm pools (KeepAlivePeriodInSeconds)")
+
+
+def _check_stopping(request: Mapping[str, Any]) -> None:
+    stopping = request.get("StoppingCondition", {})
+    longest, wait = stopping.get("MaxRuntimeInSeconds", DEFAULT_RUN_SECONDS), stopping.get("MaxWaitTimeInSeconds")
+    if longest > LONGEST_RUN_SECONDS:
+        raise validation_error(f"MaxRuntimeInSeconds {longest} is over the limit of {LONGEST_RUN_SECONDS} (28 days).")
+    if request.get("EnableManagedSpotTraining"):
+        if wait is None or wait < longest:
+            raise validation_error(
+                "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"
+            )
+    elif wait is not None:
+        raise validation_error("MaxWaitTimeInSeconds can only be set with EnableManagedSpotTraining.")
+
+
+def _check_checkpoints(request: Mapping[str, Any]) -> None:
+    if "CheckpointConfig" not in request:
+        return
+    s3_location(request["CheckpointConfig"]["S3Uri"])
+    path = request["CheckpointConfig"].get("LocalPath", f"{OPT_ML}/checkpoints")
+    if not posixpath.normpath(path).startswith(f"{OPT_ML}/"):
+        raise unsupported(f"the checkpoint path {path!r}; it must lie under {OPT_ML}/")
+
+
+def _check_channel(channel: Mapping[str, Any]) -> None:
+    name, source = channel["ChannelName"], channel["DataSource"]
+    if "S3DataSource" not in source:
+        raise unsupported(f"{sorted(source)} as the source of channel {name!r}; use S3DataSource")
+    data = source["S3DataSource"]
+    if data["S3DataType"] not in {"S3Prefix", "ManifestFile"}:
+        raise unsupported(f"S3DataType {data['S3DataType']} (channel {name!r}); use S3Prefix or ManifestFile")
+    for member in _UNSUPPORTED_SOURCES:
+        if member in data:
+            raise unsupported(f"S3DataSource.{member} (channel {name!r})")
+    wishes = {
+        "InputMode Pipe": channel.get("InputMode") == "Pipe",
+        "CompressionType Gzip": channel.get("CompressionType") == "Gzip",
+        "RecordWrapperType RecordIO": channel.get("RecordWrapperType") == "RecordIO",
+        "ShuffleConfig": "ShuffleConfig" in channel,
+    }
+    for wish, asked in wishes.items():
+        if asked:
+            raise unsupported(f"{wish} (channel {name!r})")
+    s3_location(data["S3Uri"])
+
+
+def _check_channel_names(request: Mapping[str, Any]) -> None:
+    names = [channel["ChannelName"] for channel in request.get("InputDataConfig", [])]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise validation_error(f"Channel names must be unique; {twice} are used more than once.")
+
+
+def _check_buckets(request: Mapping[str, Any], s3: Any, region: str) -> None:
+    for channel in request.get("InputDataConfig", []):
+        uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
+        if not _bucket_exists(s3, s3_location(uri)):
+            raise ServiceError("ValidationException", no_objects(uri, region, request["RoleArn"]))
+    wanted = {"OutputDataConfig.S3OutputPath": request["OutputDataConfig"]["S3OutputPath"]}
+    if "CheckpointConfig" in request:
+        wanted["CheckpointConfig.S3Uri"] = request["CheckpointConfig"]["S3Uri"]
+    for member, uri in wanted.items():
+        if not _bucket_exists(s3, s3_location(uri)):
+            raise validation_error(
+                f"The bucket of {member}={uri} does not exist. Please ensure that the bucket exists in the selected "
+                f"region ({region})."
+            )
+
+
+def _bucket_exists(s3: Any, uri: S3Uri) -> bool:
+    try:
+        s3.head_bucket(Bucket=uri.bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return False
+        raise
+    return True
+
+
+def no_objects(uri: str, region: str, role: str) -> str:
+    """AWS's sentence about an input location where it finds nothing."""
+    return (
+        f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the bucket exists '
+        f'in the selected region ({region}), that objects exist under that S3 prefix, and that the role "{role}" has '
+        f'"s3:ListBucket" permissions on bucket "{s3_location(uri).bucket}".'
+    )

@@ -98,8 +98,9 @@ def _noticed(state: RolloutState, observation: Observation, now: float) -> Rollo
     """Return the state with what this look adds to our knowledge, before any decision."""
     endpoint = observation.endpoint
     traffic_since = state.traffic_since
-    if traffic_since is None and endpoint and endpoint.pending_config_name == state.requested_config:
-        traffic_since = endpoint.traffic_since
+    ours = endpoint is not None and endpoint.pending_config_name == state.requested_config
+    if traffic_since is None and endpoint and ours and endpoint.on_traffic:
+        traffic_since = endpoint.traffic_since or now
     blind_since = (state.blind_since or now) if observation.blind else None
     seen = state.evidence if observation.blind else observation.evidence
     loud = [alarm for alarm in observation.alarms if alarm.state == "ALARM"]

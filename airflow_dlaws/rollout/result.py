@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from airflow_dlaws.rollout.state import Cause, RolloutState, Step
+from airflow_dlaws.rollout.state import Cause, RolloutState, Step, is_final
 
 
 class RolloutOutcome(enum.StrEnum):
@@ -16,6 +16,8 @@ class RolloutOutcome(enum.StrEnum):
     INCONCLUSIVE = "inconclusive"
     #: The endpoint is in a state that needs a person.
     FAILED = "failed"
+    #: Only in the report of a rollout that is not over.
+    UNDER_WAY = "under_way"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,10 @@ class RolloutResult:
 
 
 def result_of(state: RolloutState, *, report_uri: str) -> RolloutResult:
-    """Return the result of a finished rollout."""
+    """Return the result of a rollout, finished or not."""
     evidence = state.evidence
     return RolloutResult(
-        outcome=RolloutOutcome(state.step.value),
+        outcome=RolloutOutcome(state.step.value) if is_final(state.step) else RolloutOutcome.UNDER_WAY,
         endpoint_name=state.endpoint_name,
         endpoint_config_name=state.requested_config,
         previous_endpoint_config_name=state.previous_config,
@@ -64,6 +66,7 @@ _CAUSES = {
     Cause.TIMEOUT: "the rollout took longer than the task's timeout",
     Cause.KILLED: "the task was killed",
     Cause.BY_AWS: "AWS rolled back by itself",
+    Cause.ERROR: "the rollout itself could not go on",
     Cause.NONE: "it did not work",
 }
 

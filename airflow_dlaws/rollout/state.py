@@ -52,6 +52,8 @@ class Cause(enum.StrEnum):
     KILLED = "killed"
     #: AWS rolled back by itself: one of the alarms, its own time limit, or instances that did not start.
     BY_AWS = "by_aws"
+    #: Our own process could not go on.
+    ERROR = "error"
 
 
 class EndpointStatus(enum.StrEnum):
@@ -77,10 +79,10 @@ class EndpointView:
     #: PendingDeploymentSummary.EndpointConfigName; empty where nothing is pending.
     pending_config_name: str = ""
     failure_reason: str = ""
-    #: When green first had traffic (start of its first ActivatingTraffic or Baking status), epoch seconds.
+    #: Green has traffic: one of its statuses is ActivatingTraffic or Baking.
+    on_traffic: bool = False
+    #: When the first of these statuses began, epoch seconds.
     traffic_since: float | None = None
-    #: Green's share of the traffic, 0 to 1, where the summary tells.
-    green_share: float | None = None
     #: AWS's sentence on the variant, such as "Baking for 180 seconds (TerminationWaitInSeconds) ...".
     message: str = ""
 
@@ -152,6 +154,7 @@ class Look:
     status: str
     config_name: str
     pending_config_name: str = ""
+    #: Green's share of the requests since the look before, as counted; None where there were none.
     green_share: float | None = None
     message: str = ""
     green_requests: int = 0

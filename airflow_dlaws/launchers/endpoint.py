@@ -1,0 +1,193 @@
+"""SageMaker endpoints through an injected client: describe one, make what it serves, move it.
+
+Create first, and where the name is taken, describe and compare: a retry of the task adopts what it made before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import IdentityConflict, SpecificationError
+from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors, translated
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.state import EndpointStatus, EndpointView
+
+#: SageMaker answers ValidationException for nearly everything; what is missing is told by the wording.
+_MISSING = "Could not find"
+_NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
+#: VariantStatus of a fleet that has traffic.
+_ON_TRAFFIC = frozenset({"ActivatingTraffic", "Baking"})
+
+
+class EndpointPort:
+    """What a rollout does with SageMaker. `client` is a boto3 SageMaker client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def describe(self, endpoint_name: str) -> EndpointView | None:
+        """Return what the endpoint shows, or None where there is none.
+
+        :raises ServiceUnavailable: AWS throttled the question or had an outage.
+        """
+        try:
+            answer = self._client.describe_endpoint(EndpointName=endpoint_name)
+        except ClientError as error:
+            if _is_missing(error):
+                return None
+            raise translated(f"describe endpoint {endpoint_name}", error) from error
+        return _view(answer)
+
+    def ensure_model(self, order: RolloutOrder, names: RolloutNames) -> None:
+        """Create the model from its package, or adopt the one this task made before.
+
+        :raises IdentityConflict: the name is taken by another model.
+        :raises ServiceRefused: the package does not exist or is not approved.
+        """
+        try:
+            self._client.create_model(
+                ModelName=names.model_name,
+                ExecutionRoleArn=order.role_arn,
+                PrimaryContainer={"ModelPackageName": order.model_package_arn},
+                Tags=_tags(names),
+            )
+        except ClientError as error:
+            found = self._existing(error, self._client.describe_model, ModelName=names.model_name)
+            if found is None:
+                raise translated(f"create model {names.model_name} from {order.model_package_arn}", error) from error
+            package = found.get("PrimaryContainer", {}).get("ModelPackageName")
+            _must_equal(f"model {names.model_name}", "model package", package, order.model_package_arn)
+
+    def ensure_config(self, order: RolloutOrder, names: RolloutNames) -> None:
+        """Create the endpoint configuration, or adopt the one this task made before.
+
+        :raises IdentityConflict: the name is taken by another configuration.
+        """
+        variant = {
+            "VariantName": order.variant_name,
+            "ModelName": names.model_name,
+            "InstanceType": order.instance_type,
+            "InitialInstanceCount": order.initial_instance_count,
+            "InitialVariantWeight": 1.0,
+        }
+        request: dict[str, Any] = {
+            "EndpointConfigName": names.config_name,
+            "ProductionVariants": [variant],
+            "Tags": _tags(names),
+        }
+        if order.data_capture_s3_uri:
+            request["DataCaptureConfig"] = _capture(order.data_capture_s3_uri, order.capture_percent)
+        try:
+            self._client.create_endpoint_config(**request)
+        except ClientError as error:
+            found = self._existing(error, self._client.describe_endpoint_config, EndpointConfigName=names.config_name)
+            if found is None:
+                raise translated(f"create endpoint configuration {names.config_name}", error) from error
+            model = found["ProductionVariants"][0].get("ModelName")
+            _must_equal(f"endpoint configuration {names.config_name}", "model", model, names.model_name)
+
+    def check_variants(self, config_name: str, variant_name: str) -> None:
+        """Refuse to move from a configuration that AWS cannot shift traffic from, or go back to.
+
+        :raises SpecificationError: the configuration is gone, or its variants have other names.
+        """
+        with service_errors(f"describe endpoint configuration {config_name}"):
+            try:
+                answer = self._client.describe_endpoint_config(EndpointConfigName=config_name)
+            except ClientError as error:
+                if not _is_missing(error):
+                    raise
+                raise SpecificationError(
+                    f"endpoint configuration {config_name} is in service but was deleted: no way back. "
+                    "Create it again under that name, then clear this task"
+                ) from error
+        found = sorted(variant["VariantName"] for variant in answer["ProductionVariants"])
+        if found != [variant_name]:
+            raise SpecificationError(
+                f"variant_name={variant_name!r}, but {config_name} in service has {found}: AWS shifts traffic only "
+                f"between equal variant names. Set variant_name to {found[0]!r}"
+            )
+
+    def create(self, endpoint_name: str, config_name: str) -> bool:
+        """Ask for a new endpoint; return False where there is one by now."""
+        try:
+            self._client.create_endpoint(EndpointName=endpoint_name, EndpointConfigName=config_name)
+        except ClientError as error:
+            if self.describe(endpoint_name) is not None:
+                return False
+            raise translated(f"create endpoint {endpoint_name}", error) from error
+        return True
+
+    def update(self, endpoint_name: str, config_name: str, deployment_config: Mapping[str, Any]) -> bool:
+        """Ask for another configuration; return False where AWS refuses because the endpoint is moving already.
+
+        :raises ServiceRefused: AWS refuses it for another reason.
+        """
+        try:
+            self._client.update_endpoint(
+                EndpointName=endpoint_name, EndpointConfigName=config_name, DeploymentConfig=dict(deployment_config)
+            )
+        except ClientError as error:
+            view = self.describe(endpoint_name)
+            if error_code(error) == "ValidationException" and view and view.status is not EndpointStatus.IN_SERVICE:
+                return False
+            raise translated(f"update endpoint {endpoint_name} to {config_name}", error) from error
+        return True
+
+    def _existing(self, error: ClientError, describe: Any, **name: str) -> Mapping[str, Any] | None:
+        """Return the resource whose creation failed because it is there, or None where it failed for another reason."""
+        if "already exist" not in error_text(error):
+            return None
+        with service_errors(f"describe {name}"):
+            found: Mapping[str, Any] = describe(**name)
+        return found
+
+
+def _is_missing(error: ClientError) -> bool:
+    return error_code(error) == "ValidationException" and _MISSING in error_text(error)
+
+
+def _must_equal(what: str, field: str, found: object, asked: object) -> None:
+    if found != asked:
+        raise IdentityConflict(
+            f"{what} exists with {field} {found!r}, not the {asked!r} asked for: "
+            "delete it, or clear this task to get other names"
+        )
+
+
+def _tags(names: RolloutNames) -> list[dict[str, str]]:
+    values = {"dlaws:owner": names.owner, "dlaws:digest": names.digest}
+    return [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", value)[:256]} for key, value in values.items()]
+
+
+def _capture(s3_uri: str, percent: int) -> dict[str, Any]:
+    return {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": percent,
+        "DestinationS3Uri": s3_uri,
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        # Without these types the payloads are written base64-encoded.
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
+    }
+
+
+def _view(answer: Mapping[str, Any]) -> EndpointView:
+    pending = answer.get("PendingDeploymentSummary") or {}
+    statuses = [
+        status for variant in pending.get("ProductionVariants", []) for status in variant.get("VariantStatus", [])
+    ]
+    traffic = [status for status in statuses if status["Status"] in _ON_TRAFFIC]
+    starts = [status["StartTime"].timestamp() for status in traffic if status.get("StartTime")]
+    return EndpointView(
+        status=EndpointStatus(answer["EndpointStatus"]),
+        config_name=answer.get("EndpointConfigName", ""),
+        pending_config_name=pending.get("EndpointConfigName", ""),
+        failure_reason=answer.get("FailureReason", ""),
+        on_traffic=bool(traffic),
+        traffic_since=min(starts, default=None),
+        message=next((status["StatusMessage"] for status in reversed(statuses) if status.get("StatusMessage")), ""),
+    )

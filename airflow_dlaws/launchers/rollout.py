@@ -1,0 +1,327 @@
+"""One rollout on AWS: look, decide, act, remember. Any process may take it up; what it knows is in S3.
+
+Acting comes before remembering. A process that dies in between finds, the next time, an endpoint that already does
+what was asked for, and the table of transitions takes it from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from airflow_dlaws.errors import DlawsError, ServiceUnavailable
+from airflow_dlaws.launchers.endpoint import EndpointPort
+from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
+from airflow_dlaws.launchers.rollout_watch import RolloutAlarms, RolloutMetrics
+from airflow_dlaws.rollout.analysis import Evidence, judge
+from airflow_dlaws.rollout.machine import Decision, decide
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.plan import OnKill, Strategy
+from airflow_dlaws.rollout.report import RolloutRecord
+from airflow_dlaws.rollout.result import RolloutResult, result_of
+from airflow_dlaws.rollout.state import Cause, Look, Observation, RolloutState, Step, is_final
+from airflow_dlaws.rollout.transitions import Action
+from airflow_dlaws.storage import ObjectStore
+
+log = logging.getLogger(__name__)
+
+#: How much of blue's past is read where nothing of blue is left to compare with.
+_PAST_SECONDS = 3600
+#: Actions that change the endpoint: a worker does them, and not the triggerer.
+ENDPOINT_ACTIONS = frozenset({Action.CREATE, Action.UPDATE, Action.RESTORE, Action.FINISH})
+#: Going back needs no bake: blue served well before.
+_RESTORE_CONFIG = {
+    "BlueGreenUpdatePolicy": {
+        "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0},
+        "TerminationWaitInSeconds": 0,
+    }
+}
+
+
+class RolloutConductor:
+    """One rollout, in one process.
+
+    :param client: gives the boto3 client of a service ("sagemaker", "cloudwatch", "s3").
+    :param known: the state to go on from, should the state file be gone.
+    :param clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[str], Any],
+        order: RolloutOrder,
+        names: RolloutNames,
+        *,
+        known: RolloutState | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.order, self.names = order, names
+        self._client, self._known, self._clock, self._sleep = client, known, clock, sleep
+        self._endpoint = EndpointPort(client("sagemaker"))
+        self._metrics = RolloutMetrics(
+            client("cloudwatch"), endpoint_name=order.endpoint_name, variant_name=order.variant_name
+        )
+        self._alarms = self._alarms_of(names.config_name)
+        self._store = RolloutStore(ObjectStore(client("s3")), order, names)
+        self._record: RolloutRecord | None = None
+
+    @property
+    def record(self) -> RolloutRecord:
+        """What is known of this rollout, as the state file has it."""
+        if self._record is None:
+            self._record = self._store.load() or self._new_record()
+        return self._record
+
+    @property
+    def state(self) -> RolloutState:
+        """Where the rollout is."""
+        return self.record.state
+
+    @property
+    def result(self) -> RolloutResult:
+        """The result so far."""
+        return result_of(self.state, report_uri=str(self._store.report_uri))
+
+    @property
+    def report_uri(self) -> Any:
+        """Where the report lies (an S3Uri)."""
+        return self._store.report_uri
+
+    def prepare(self) -> None:
+        """Take the lock and make model, configuration and alarms; or take up a rollout that is under way.
+
+        :raises DlawsError: nothing was changed on the endpoint, and no lock or alarm stays behind.
+        """
+        if is_final(self.state.step):
+            return
+        expires_at = self.state.deadline + 2 * self.order.plan.rollback_seconds
+        former = self._store.acquire(now=self._clock(), expires_at=expires_at)
+        if self.state.step is not Step.STARTING:
+            return
+        try:
+            if former:
+                self._stop_former(former)
+            self._endpoint.ensure_model(self.order, self.names)
+            self._endpoint.ensure_config(self.order, self.names)
+            self._ensure_quiet_alarms()
+            self._save(self.state)
+            self._store.write_report(self.record)
+        except BaseException:
+            if self.state.updated_at is None:
+                self._clean_up()
+            raise
+
+    def look(self) -> Decision:
+        """Look once and decide; trip the verdict alarm if that is the decision. Other actions are for `perform`."""
+        now = self._clock()
+        before = self.state
+        observation = self._observe(now)
+        decision = decide(self.order.plan, before, observation, now)
+        log.info("%s (%s): %s", decision.state.step.value, decision.action.value, decision.reason)
+        look = _look(self.record, observation, decision, now)
+        if decision.action in ENDPOINT_ACTIONS:
+            # The step changes when the action is done; what was noticed is kept.
+            noticed = {name: getattr(decision.state, name) for name in ("evidence", "alarms", "traffic_since")}
+            self._save(before.but(**noticed), look)
+        else:
+            if decision.action is Action.TRIP:
+                self._alarms.trip(decision.reason, now)
+            self._save(decision.state, look)
+            if decision.state.step is not before.step:
+                self._store.write_report(self.record)
+        return decision
+
+    def perform(self, decision: Decision) -> None:
+        """Do what `look` decided, then remember that it is done. What AWS refuses for good ends the rollout."""
+        try:
+            state, done = self._act(decision)
+        except DlawsError as error:
+            if not error.permanent:
+                raise
+            state, done = self._refused(error, decision), True
+        if done:
+            self._save(state)
+            self._store.write_report(self.record)
+
+    def _act(self, decision: Decision) -> tuple[RolloutState, bool]:
+        """Return the state after the action, and whether AWS took it (False: the endpoint is moving, look again)."""
+        state, endpoint_name = decision.state, self.order.endpoint_name
+        if decision.action is Action.CREATE:
+            state = state.but(updated_at=self._clock())
+            return state, self._endpoint.create(endpoint_name, state.requested_config)
+        if decision.action is Action.UPDATE:
+            return self._update(state)
+        if decision.action is Action.RESTORE:
+            return state, self._endpoint.update(endpoint_name, state.previous_config, _RESTORE_CONFIG)
+        return state, True
+
+    def _refused(self, error: DlawsError, decision: Decision) -> RolloutState:
+        reason = str(error)
+        if decision.action is Action.RESTORE:
+            reason = (
+                f"endpoint {self.order.endpoint_name} serves {self.state.requested_config}, should go back "
+                f"({decision.reason}), and AWS refuses: {reason}. Bring a good configuration into service by hand"
+            )
+        return self.state.but(step=Step.FAILED, reason=reason)
+
+    def finish(self) -> RolloutResult:
+        """Write the report, remove alarms and lock, and return the result."""
+        self._store.write_report(self.record)
+        self._clean_up()
+        return self.result
+
+    def run_out_of_time(self) -> bool:
+        """Tell whether all deadlines have passed: AWS has not answered for so long that waiting on makes no sense."""
+        return self._clock() > self.state.deadline + 2 * self.order.plan.rollback_seconds
+
+    def abandon(self, cause: Cause, reason: str, *, wait_seconds: float, on_kill: OnKill = OnKill.ROLLBACK) -> None:
+        """Go back because nobody will wait any more: trip the alarm, give AWS `wait_seconds`, clean up if it is done.
+
+        What is not done by then AWS finishes by itself; the next rollout on this endpoint removes the alarms.
+        """
+        if self._store.load() is None or is_final(self.state.step):
+            return
+        if self.state.updated_at is None:
+            self._save(self.state.but(step=Step.FAILED, cause=cause, reason=f"{reason}; the endpoint was not touched"))
+            self.finish()
+            return
+        if not self.state.previous_config:
+            reason = f"{reason} while the endpoint was being created; there is nothing to go back to"
+            self._save(self.state.but(step=Step.FAILED, cause=cause, reason=reason))
+            self.finish()
+            return
+        if on_kill is OnKill.LEAVE:
+            self._save(self.state.but(abandoned=True, cause=cause, reason=f"{reason}; AWS goes on by itself"))
+            return
+        self._go_back(cause, reason)
+        until = self._clock() + wait_seconds
+        while not is_final(self.state.step) and self._clock() < until:
+            decision = self.look()
+            if decision.action in ENDPOINT_ACTIONS:
+                self.perform(decision)
+            if not is_final(self.state.step):
+                self._sleep(min(self.order.plan.look_seconds, wait_seconds / 10))
+        if is_final(self.state.step):
+            self.finish()
+
+    def _go_back(self, cause: Cause, reason: str) -> None:
+        now = self._clock()
+        self._alarms.trip(reason, now)
+        state = self.state.but(abandoned=True)
+        if state.step in (Step.STARTING, Step.SHIFTING):
+            deadline = now + self.order.plan.rollback_seconds
+            state = state.but(step=Step.ROLLING_BACK, cause=cause, reason=reason, rollback_deadline=deadline)
+        self._save(state)
+
+    def _update(self, state: RolloutState) -> tuple[RolloutState, bool]:
+        """Ask for the update. The way back is remembered first: it is lost once the endpoint has moved."""
+        live = self._endpoint.describe(self.order.endpoint_name)
+        if live is None:
+            return state, False
+        self._endpoint.check_variants(live.config_name, self.order.variant_name)
+        way_back = {"previous_config": live.config_name, "updated_at": self._clock()}
+        self._save(self.state.but(**way_back))
+        config = self.order.plan.deployment_config(self._alarms.names)
+        return state.but(**way_back), self._endpoint.update(self.order.endpoint_name, state.requested_config, config)
+
+    def _observe(self, now: float) -> Observation:
+        endpoint = self._endpoint.describe(self.order.endpoint_name)
+        state = self.state
+        if not state.previous_config or state.updated_at is None:
+            return Observation(endpoint=endpoint)
+        try:
+            return Observation(endpoint=endpoint, evidence=self._evidence(state, now), alarms=self._alarms.views())
+        except DlawsError as error:
+            return Observation(endpoint=endpoint, blind=str(error))
+
+    def _evidence(self, state: RolloutState, now: float) -> Evidence:
+        began = state.updated_at or now
+        past = _PAST_SECONDS if self.order.plan.strategy is Strategy.ALL_AT_ONCE else 0
+        minutes = self._metrics.minutes(
+            green=state.requested_config, blue=state.previous_config, since=began - past, until=now
+        )
+        return judge(self.order.plan, minutes, began=began)
+
+    def _ensure_quiet_alarms(self) -> None:
+        self._alarms.ensure(self.order.plan)
+        loud = [view for view in self._alarms.views() if view.state == "ALARM"]
+        if loud and self.state.updated_at is None:
+            raise ServiceUnavailable(
+                f"alarm {loud[0].name} is in ALARM already ({loud[0].reason}): AWS would roll back at once. "
+                "Try again when it is quiet"
+            )
+
+    def _stop_former(self, former: LockNote) -> None:
+        """See to what a former holder left: its update must not go on unwatched, its alarms must not stay for ever."""
+        alarms = self._alarms_of(former.config_name)
+        live = self._endpoint.describe(self.order.endpoint_name)
+        if live and live.pending_config_name == former.config_name and alarms.views():
+            log.warning("rolling back %s, left behind by %s", former.config_name, former.owner)
+            alarms.trip(f"left behind by {former.owner}", self._clock())
+            deadline = self._clock() + self.order.plan.rollback_seconds
+            while live and live.pending_config_name == former.config_name and self._clock() < deadline:
+                self._sleep(self.order.plan.look_seconds)
+                live = self._endpoint.describe(self.order.endpoint_name)
+        alarms.remove()
+
+    def _clean_up(self) -> None:
+        try:
+            self._alarms.remove()
+        finally:
+            self._store.release()
+
+    def _alarms_of(self, config_name: str) -> RolloutAlarms:
+        order = self.order
+        return RolloutAlarms(
+            self._client("cloudwatch"),
+            endpoint_name=order.endpoint_name,
+            config_name=config_name,
+            variant_name=order.variant_name,
+        )
+
+    def _new_record(self) -> RolloutRecord:
+        if self._known:
+            return RolloutRecord(plan=self.order.plan, state=self._known)
+        now, order, names = self._clock(), self.order, self.names
+        state = RolloutState(
+            endpoint_name=order.endpoint_name,
+            requested_config=names.config_name,
+            model_name=names.model_name,
+            model_package_arn=order.model_package_arn,
+            variant_name=order.variant_name,
+            started_at=now,
+            deadline=now + order.timeout_seconds,
+        )
+        return RolloutRecord(plan=order.plan, state=state)
+
+    def _save(self, state: RolloutState, *looks: Look) -> None:
+        record = self.record
+        self._record = RolloutRecord(plan=self.order.plan, state=state, looks=(*record.looks, *looks))
+        self._store.save(self._record)
+
+
+def _look(record: RolloutRecord, observation: Observation, decision: Decision, now: float) -> Look:
+    endpoint, evidence = observation.endpoint, decision.state.evidence
+    before = record.state.evidence
+    green = evidence.green_requests - before.green_requests
+    served = green + evidence.blue_requests - before.blue_requests
+    return Look(
+        at=now,
+        step=decision.state.step,
+        status=endpoint.status.value if endpoint else "none",
+        config_name=endpoint.config_name if endpoint else "",
+        pending_config_name=endpoint.pending_config_name if endpoint else "",
+        green_share=green / served if served > 0 else None,
+        message=endpoint.message if endpoint else "",
+        green_requests=evidence.green_requests,
+        green_errors=evidence.green_errors,
+        blue_requests=evidence.blue_requests,
+        blue_errors=evidence.blue_errors,
+        log_evidence=evidence.log_evidence,
+        verdict=evidence.verdict.value,
+        action=decision.action.value,
+        reason=decision.reason,
+    )

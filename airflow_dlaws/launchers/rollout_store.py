@@ -1,0 +1,114 @@
+"""Where a rollout is remembered: its lock, its state file and its report, in S3.
+
+<state_s3_uri>/rollouts/<endpoint>/lock.json       who is rolling out on this endpoint
+<state_s3_uri>/rollouts/<endpoint>/<config>.json   state and looks of one rollout; .html its report
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.jobs.wire import from_json, to_json
+from airflow_dlaws.launchers.aws_errors import service_errors
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport, to_html
+from airflow_dlaws.rollout.result import result_of
+from airflow_dlaws.rollout.state import is_final
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockNote:
+    """Who holds an endpoint. Times are epoch seconds."""
+
+    owner: str
+    config_name: str
+    record_uri: str
+    taken_at: float
+    #: After this the holder's own deadlines have passed: nobody can be working on it any more.
+    expires_at: float
+
+
+class RolloutStore:
+    """Lock, state file and report of one rollout."""
+
+    def __init__(self, store: ObjectStore, order: RolloutOrder, names: RolloutNames) -> None:
+        self._store, self._names = store, names
+        self._endpoint = order.endpoint_name
+        folder = S3Uri.parse(order.state_s3_uri) / "rollouts" / order.endpoint_name
+        self._lock_uri = folder / "lock.json"
+        self.record_uri = folder / f"{names.config_name}.json"
+        self.report_uri = folder / f"{names.config_name}.html"
+
+    def load(self) -> RolloutRecord | None:
+        """Return what is remembered of this rollout, or None where it never began."""
+        with service_errors(f"read {self.record_uri}"):
+            return self._load(self.record_uri)
+
+    def save(self, record: RolloutRecord) -> None:
+        """Remember."""
+        with service_errors(f"write {self.record_uri}"):
+            self._store.write_json(self.record_uri, to_json(record))
+
+    def write_report(self, record: RolloutRecord) -> None:
+        """Draw the report anew."""
+        result = result_of(record.state, report_uri=str(self.report_uri))
+        page = to_html(RolloutReport(result=result, record=record))
+        with service_errors(f"write {self.report_uri}"):
+            self._store.write(self.report_uri, page.encode(), content_type="text/html; charset=utf-8")
+
+    def acquire(self, *, now: float, expires_at: float) -> LockNote | None:
+        """Take the endpoint's lock; return the note of a former holder whose rollout was left unfinished.
+
+        Its own task takes a lock up again (a retry; or, after a clear, the task's next life). So does anybody once
+        the holder's rollout is over, was abandoned by a killed task, or has expired.
+
+        :raises ServiceUnavailable: another task is rolling out on this endpoint.
+        """
+        note = LockNote(
+            owner=self._names.owner,
+            config_name=self._names.config_name,
+            record_uri=str(self.record_uri),
+            taken_at=now,
+            expires_at=expires_at,
+        )
+        body = json.dumps(to_json(note)).encode()
+        with service_errors(f"take the lock {self._lock_uri}"):
+            if self._store.create(self._lock_uri, body):
+                return None
+            text, etag = self._store.read_versioned(self._lock_uri)
+            holder = from_json(LockNote, json.loads(text))
+            free = holder.owner == note.owner or now > holder.expires_at or self._is_over(holder)
+            if free and self._store.replace(self._lock_uri, body, etag=etag):
+                return None if holder.config_name == note.config_name else holder
+        raise ServiceUnavailable(self._refusal(holder))
+
+    def release(self) -> None:
+        """Give the lock back, if it is ours."""
+        with service_errors(f"release the lock {self._lock_uri}"):
+            if not self._store.exists(self._lock_uri):
+                return
+            holder = from_json(LockNote, self._store.read_json(self._lock_uri))
+            if holder.config_name == self._names.config_name:
+                self._store.delete(self._lock_uri)
+
+    def _load(self, uri: S3Uri) -> RolloutRecord | None:
+        if not self._store.exists(uri):
+            return None
+        return from_json(RolloutRecord, self._store.read_json(uri))
+
+    def _is_over(self, holder: LockNote) -> bool:
+        record = self._load(S3Uri.parse(holder.record_uri))
+        return record is not None and (is_final(record.state.step) or record.state.abandoned)
+
+    def _refusal(self, holder: LockNote) -> str:
+        since = datetime.fromtimestamp(holder.taken_at, UTC).isoformat(timespec="seconds")
+        until = datetime.fromtimestamp(holder.expires_at, UTC).isoformat(timespec="seconds")
+        return (
+            f"endpoint {self._endpoint} is being rolled out to {holder.config_name} by {holder.owner} since {since}: "
+            f"one rollout at a time. Try again when it is over (its lock expires at {until}); if that task is gone for "
+            f"good, delete {self._lock_uri}"
+        )

@@ -1,0 +1,168 @@
+"""CloudWatch for one rollout: alarms that watch green alone, and the minute counts of both fleets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_dlaws.launchers.aws_errors import service_errors
+from airflow_dlaws.rollout.analysis import Minute
+from airflow_dlaws.rollout.plan import RolloutPlan
+from airflow_dlaws.rollout.state import AlarmView
+
+#: SageMaker publishes the metrics of endpoints by the minute.
+_MINUTE = 60
+#: The shortest period of an alarm, on a metric of high resolution: AWS hears our no within seconds.
+_VERDICT_PERIOD = 10
+#: Two minutes in a row, so that one failed request in a quiet minute is no alarm.
+_ERROR_PERIODS = 2
+VERDICT_NAMESPACE = "airflow-dlaws"
+VERDICT_METRIC = "RolloutVerdictNo"
+
+
+class RolloutAlarms:
+    """The two alarms of one rollout: green's 5xx rate, and our own verdict. `client` is a boto3 CloudWatch client."""
+
+    def __init__(self, client: Any, *, endpoint_name: str, config_name: str, variant_name: str) -> None:
+        self._client = client
+        self._endpoint, self._config, self._variant = endpoint_name, config_name, variant_name
+
+    @property
+    def error_alarm(self) -> str:
+        """Name of the alarm on green's 5xx rate."""
+        return f"{self._config}-5xx"
+
+    @property
+    def verdict_alarm(self) -> str:
+        """Name of the alarm that we trip."""
+        return f"{self._config}-verdict"
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both names."""
+        return (self.error_alarm, self.verdict_alarm)
+
+    def ensure(self, plan: RolloutPlan) -> None:
+        """Create or update both alarms."""
+        common = {
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            # A fleet without requests is not a broken one; too few requests are judged elsewhere.
+            "TreatMissingData": "notBreaching",
+        }
+        with service_errors(f"create the alarms of the rollout on {self._endpoint}"):
+            self._client.put_metric_alarm(
+                AlarmName=self.error_alarm,
+                AlarmDescription=f"5xx rate of {self._config}, new on endpoint {self._endpoint}",
+                Namespace="AWS/SageMaker",
+                MetricName="Invocation5XXErrors",
+                Dimensions=_dimensions(
+                    EndpointName=self._endpoint, VariantName=self._variant, EndpointConfigName=self._config
+                ),
+                # One sample of 0 or 1 for each request: the average is the error rate.
+                Statistic="Average",
+                Period=_MINUTE,
+                EvaluationPeriods=_ERROR_PERIODS,
+                DatapointsToAlarm=_ERROR_PERIODS,
+                Threshold=plan.alarm_error_rate,
+                **common,
+            )
+            self._client.put_metric_alarm(
+                AlarmName=self.verdict_alarm,
+                AlarmDescription=f"airflow-dlaws has found {self._config} on endpoint {self._endpoint} unfit",
+                Namespace=VERDICT_NAMESPACE,
+                MetricName=VERDICT_METRIC,
+                Dimensions=self._verdict_dimensions(),
+                Statistic="Maximum",
+                Period=_VERDICT_PERIOD,
+                EvaluationPeriods=1,
+                Threshold=1,
+                **common,
+            )
+
+    def views(self) -> tuple[AlarmView, ...]:
+        """Return what CloudWatch says of the alarms that exist."""
+        with service_errors(f"describe the alarms of the rollout on {self._endpoint}"):
+            answer = self._client.describe_alarms(AlarmNames=list(self.names))
+        return tuple(
+            AlarmView(name=alarm["AlarmName"], state=alarm["StateValue"], reason=alarm.get("StateReason", ""))
+            for alarm in answer["MetricAlarms"]
+        )
+
+    def trip(self, reason: str, now: float) -> None:
+        """Put the verdict alarm on: at once, and by the metric, so that the next evaluation keeps it on."""
+        with service_errors(f"trip alarm {self.verdict_alarm}"):
+            self._client.put_metric_data(
+                Namespace=VERDICT_NAMESPACE,
+                MetricData=[
+                    {
+                        "MetricName": VERDICT_METRIC,
+                        "Dimensions": self._verdict_dimensions(),
+                        "Timestamp": datetime.fromtimestamp(now, UTC),
+                        "Value": 1.0,
+                        "StorageResolution": 1,
+                    }
+                ],
+            )
+            # 1023 is the longest StateReason.
+            self._client.set_alarm_state(
+                AlarmName=self.verdict_alarm, StateValue="ALARM", StateReason=reason[:1023] or "rollout stopped"
+            )
+
+    def remove(self) -> None:
+        """Delete both alarms; those that are gone are no error."""
+        there = [view.name for view in self.views()]
+        if there:
+            with service_errors(f"delete the alarms {there}"):
+                self._client.delete_alarms(AlarmNames=there)
+
+    def _verdict_dimensions(self) -> list[dict[str, str]]:
+        return _dimensions(EndpointName=self._endpoint, EndpointConfigName=self._config)
+
+
+class RolloutMetrics:
+    """Request and error counts of both fleets. `client` is a boto3 CloudWatch client."""
+
+    def __init__(self, client: Any, *, endpoint_name: str, variant_name: str) -> None:
+        self._client = client
+        self._endpoint, self._variant = endpoint_name, variant_name
+
+    def minutes(self, *, green: str, blue: str, since: float, until: float) -> tuple[Minute, ...]:
+        """Return the minutes that have any request, of the configurations `green` and `blue` (epoch seconds)."""
+        queries = [
+            self._query(f"{fleet}_{field}", metric, config)
+            for fleet, config in (("green", green), ("blue", blue))
+            if config
+            for field, metric in (("requests", "Invocations"), ("errors", "Invocation5XXErrors"))
+        ]
+        start = int(since) // _MINUTE * _MINUTE
+        end = (int(until) // _MINUTE + 1) * _MINUTE
+        counts: dict[int, dict[str, int]] = {}
+        with service_errors(f"read the metrics of endpoint {self._endpoint}"):
+            pages = self._client.get_paginator("get_metric_data").paginate(
+                MetricDataQueries=queries,
+                StartTime=datetime.fromtimestamp(start, UTC),
+                EndTime=datetime.fromtimestamp(end, UTC),
+                ScanBy="TimestampAscending",
+            )
+            for page in pages:
+                for row in page["MetricDataResults"]:
+                    for at, value in zip(row["Timestamps"], row["Values"], strict=True):
+                        minute = counts.setdefault(int(at.timestamp()), {})
+                        minute[row["Id"]] = minute.get(row["Id"], 0) + round(value)
+        return tuple(Minute(start=at, **fields) for at, fields in sorted(counts.items()))
+
+    def _query(self, identifier: str, metric: str, config_name: str) -> Mapping[str, Any]:
+        dimensions = _dimensions(EndpointName=self._endpoint, VariantName=self._variant, EndpointConfigName=config_name)
+        return {
+            "Id": identifier,
+            "MetricStat": {
+                "Metric": {"Namespace": "AWS/SageMaker", "MetricName": metric, "Dimensions": dimensions},
+                "Period": _MINUTE,
+                "Stat": "Sum",
+            },
+        }
+
+
+def _dimensions(**values: str) -> list[dict[str, str]]:
+    return [{"Name": name, "Value": value} for name, value in values.items()]

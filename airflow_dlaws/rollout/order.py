@@ -1,0 +1,71 @@
+"""The order for one rollout: which model, on which endpoint, on what machines, by which plan. Validates itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs import limits
+from airflow_dlaws.rollout.plan import RolloutPlan
+
+#: EndpointName, VariantName: letters, digits, single dashes, 63 characters.
+_NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
+_PACKAGE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/\S+")
+#: AWS's default limit is lower; this only catches nonsense.
+_MOST_INSTANCES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutOrder:
+    """What a rollout task asks for. Everything another process needs to go on with it."""
+
+    endpoint_name: str
+    model_package_arn: str
+    role_arn: str
+    instance_type: str
+    initial_instance_count: int = 1
+    variant_name: str = "AllTraffic"
+    #: Where state, lock and report are kept.
+    state_s3_uri: str
+    #: Where requests are captured; None switches data capture off.
+    data_capture_s3_uri: str | None = None
+    capture_percent: int = 100
+    plan: RolloutPlan = field(default_factory=RolloutPlan)
+    #: Seconds until the rollout goes back because it takes too long.
+    timeout_seconds: float
+
+    def __post_init__(self) -> None:
+        for name in ("endpoint_name", "variant_name"):
+            value = getattr(self, name)
+            if not _NAME.fullmatch(value):
+                raise SpecificationError(f"{name}={value!r}: use 1 to 63 letters, digits and single dashes")
+        if not _PACKAGE_ARN.fullmatch(self.model_package_arn):
+            raise SpecificationError(
+                f"model_package_arn={self.model_package_arn!r} is no model package: give the ARN that "
+                "RegisterModelOperator returns (arn:aws:sagemaker:REGION:ACCOUNT:model-package/GROUP/VERSION)"
+            )
+        limits.check_role_arn("role_arn", self.role_arn)
+        limits.check_instance_type("instance_type", self.instance_type)
+        limits.check_range("initial_instance_count", self.initial_instance_count, 1, _MOST_INSTANCES)
+        limits.check_range("capture_percent", self.capture_percent, 1, 100, "per cent")
+        limits.check_s3_uri("state_s3_uri", self.state_s3_uri)
+        if self.data_capture_s3_uri is not None:
+            limits.check_s3_uri("data_capture_s3_uri", self.data_capture_s3_uri)
+        if self.timeout_seconds <= self.plan.bake_seconds:
+            raise SpecificationError(
+                f"timeout={self.timeout_seconds:g} s is over before the new model was watched for "
+                f"{self.plan.bake_seconds} s: raise timeout, or shorten the waits"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutNames:
+    """The names that belong to the task that asks, up to the next clear."""
+
+    model_name: str
+    config_name: str
+    #: The task, without its lives: who may take up its own lock again.
+    owner: str
+    #: Tells the same task's lives apart in tags and messages.
+    digest: str

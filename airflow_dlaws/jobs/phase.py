@@ -51,7 +51,12 @@ RETRYABLE_FAILURES = frozenset({FailureKind.CAPACITY, FailureKind.INTERNAL})
 
 
 def failure_kind(reason: str) -> FailureKind:
-    """Classify a SageMaker FailureReason by the word it starts with, or by the capacity wording."""
+    """Classify a SageMaker FailureReason by the word it starts with, or by the capacity wording.
+
+    What the script itself says (AlgorithmError) may speak of anything, capacity too.
+    """
+    if reason.startswith("AlgorithmError"):
+        return FailureKind.ALGORITHM
     if "capacity" in reason.lower():
         return FailureKind.CAPACITY
     if reason.startswith("InternalServerError"):

@@ -12,6 +12,8 @@ from airflow_dlaws.launchers.protocol import LogCursor, LogPage
 TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 #: CloudWatch shows events of different hosts out of order by some seconds: look back that far, and skip what was seen.
 OVERLAP_MS = 15_000
+#: Enough hosts to find the one that failed; each is a call.
+HOSTS_IN_TAIL = 8
 #: One page holds 1 MB or 10,000 events; a job that prints more between two polls is read on at the next poll.
 PAGES_PER_CALL = 10
 
@@ -31,6 +33,22 @@ def read_log(logs: Any, *, group: str, stream_prefix: str, cursor: LogCursor) ->
     return LogPage(lines=tuple(_line(event) for event in fresh), cursor=LogCursor(since_ms=newest, seen=recent))
 
 
+def read_tail(logs: Any, *, group: str, stream_prefix: str, count: int) -> tuple[str, ...]:
+    """Return the last `count` lines of the first hosts, in order of time, without reading what came before."""
+    events: list[dict[str, Any]] = []
+    with service_errors(f"read the log streams {group}:{stream_prefix}*"):
+        try:
+            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream_prefix)["logStreams"]
+            for name in [stream["logStreamName"] for stream in streams[:HOSTS_IN_TAIL]]:
+                page = logs.get_log_events(logGroupName=group, logStreamName=name, limit=count, startFromHead=False)
+                events += [{**event, "logStreamName": name} for event in page["events"]]
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+    events.sort(key=lambda event: event["timestamp"])
+    return tuple(_line(event) for event in events[-count:])
+
+
 def _events(logs: Any, group: str, stream_prefix: str, since: int) -> list[dict[str, Any]]:
     asked = {"logGroupName": group, "logStreamNamePrefix": stream_prefix, "startTime": since}
     events: list[dict[str, Any]] = []
@@ -38,7 +56,8 @@ def _events(logs: Any, group: str, stream_prefix: str, since: int) -> list[dict[
         try:
             for _ in range(PAGES_PER_CALL):
                 page = logs.filter_log_events(**asked)
-                events += page["events"]
+                # CloudWatch has filtered already; moto does not filter by prefix.
+                events += [event for event in page["events"] if event["logStreamName"].startswith(stream_prefix)]
                 if not page.get("nextToken"):
                     break
                 asked["nextToken"] = page["nextToken"]

@@ -20,7 +20,7 @@ from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.spec import TrainingSpec
 from airflow_dlaws.launchers import preflight
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors
-from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP, read_log
+from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP, read_log, read_tail
 from airflow_dlaws.launchers.protocol import Launcher, LogCursor, LogPage
 from airflow_dlaws.launchers.sagemaker_request import (
     DIGEST_TAG,
@@ -90,7 +90,9 @@ class SageMakerLauncher:
 
     def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
         """Return the last `count` lines that the job's hosts have printed."""
-        return self.log_lines(reference, LogCursor()).lines[-count:]
+        return read_tail(
+            self._client("logs"), group=TRAINING_LOG_GROUP, stream_prefix=f"{reference.name}/", count=count
+        )
 
     def _create_or_adopt(self, request: dict[str, Any], spec: TrainingSpec, identity: TaskIdentity) -> Submission:
         digest = request_digest(request)

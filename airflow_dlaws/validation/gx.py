@@ -42,6 +42,8 @@ class ExpectationChecker:
             raise SpecificationError(
                 f"validation needs Great Expectations on the worker ({error}): pip install 'airflow-dlaws[validation]'"
             ) from error
+        # This module sets a level of its own while it is imported.
+        logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.NOTSET)
         self._gx = great_expectations
         self.version = str(great_expectations.__version__)
         self.suite = tuple(suite)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "xz": "xz", "zst": "zstd"}
+
+
 class NoData(OutcomeUnacceptable):
     """A location, or all of them together, holds nothing to validate."""
 
@@ -158,6 +161,8 @@ def _read_frame(
     read = pd.read_parquet
     if source.format is DataFormat.CSV:
         read = pd.read_csv
+        # pandas infers this from a path, and it is given an open file.
+        options.setdefault("compression", _COMPRESSIONS.get(uri.key.rpartition(".")[2]))
         if limit is not None:
             # One more than is kept, to see that there are more.
             options.setdefault("nrows", limit + 1)

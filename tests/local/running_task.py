@@ -1,0 +1,33 @@
+"""A task instance as operators see it, without an Airflow: who it is, and where its XComs go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_dlaws.local.process import LocalAws
+
+
+class RunningTask:
+    """One try of one task. `pushed` holds what the operator has pushed to XCom."""
+
+    def __init__(
+        self, task_id: str = "task", *, run_id: str = "run-1", try_number: int = 1, max_tries: int = 0
+    ) -> None:
+        self.dag_id, self.run_id, self.task_id, self.map_index = "dag", run_id, task_id, -1
+        self.try_number, self.max_tries = try_number, max_tries
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep an XCom."""
+        self.pushed[key] = value
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What Airflow hands to `execute`."""
+        return {"ti": self}
+
+
+def aws_environment(monkeypatch: Any, aws: LocalAws) -> None:
+    """Let every boto3 client of this process use the local AWS."""
+    for name, value in aws.environment().items():
+        monkeypatch.setenv(name, value)

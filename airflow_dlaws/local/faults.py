@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from airflow_dlaws.errors import SpecificationError
 
 #: Kinds answered at the front door, and kinds that a resource asks for by `take`.
-KINDS = frozenset({"throttle", "error", "capacity", "ping", "rollback", "capture_delay"})
+KINDS = frozenset({"throttle", "error", "capacity", "ping", "rollback", "capture_delay", "endpoint_status"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from airflow_dlaws.local import cloudwatch
+
 #: Signing names of the services that moto serves here. Everything else is refused: a service that nobody has tried
 #: against this project must not look as if it worked.
 MOTO_SERVICES = frozenset({"s3", "monitoring", "logs", "sns", "sts", "iam", "dynamodb", "application-autoscaling"})
@@ -25,7 +27,8 @@ class QuietRequestHandler(MotoRequestHandler):
 
 
 def moto_application() -> Any:
-    """Return moto's WSGI application, all services in one."""
+    """Return moto's WSGI application, all services in one; CloudWatch is answered by `cloudwatch.LocalCloudWatch`."""
+    cloudwatch.install()
     return DomainDispatcherApplication(create_backend_app)
 
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from airflow_dlaws.local.cloudwatch import AlarmWatch
 from airflow_dlaws.local.context import LocalContext, Resource
+from airflow_dlaws.local.endpoint_configs import EndpointConfigs
+from airflow_dlaws.local.endpoints import Endpoints
+from airflow_dlaws.local.model_packages import ModelPackages
+from airflow_dlaws.local.models import Models
 from airflow_dlaws.local.tagging import Tagging
 from airflow_dlaws.local.training import TrainingJobs
 
 
 def make_resources(context: LocalContext) -> list[Resource]:
     """Return one of each."""
-    return [Tagging(context), TrainingJobs(context)]
+    packages = ModelPackages(context)
+    models = Models(context, packages)
+    configs = EndpointConfigs(context, models)
+    return [
+        Tagging(context),
+        TrainingJobs(context),
+        packages,
+        models,
+        configs,
+        Endpoints(context, models, configs),
+        AlarmWatch(),
+    ]

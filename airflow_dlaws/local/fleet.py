@@ -1,0 +1,167 @@
+"""The servers of one endpoint configuration, and which of two fleets gets the next request.
+
+A request is counted in at the moment its server is chosen, and a fleet is taken out of the table before it is drained:
+so moving traffic loses none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from airflow_dlaws.local.context import LocalContext, RequestContext
+from airflow_dlaws.local.endpoint_configs import EndpointConfig
+from airflow_dlaws.local.model_server import ModelServer, ServingFailed, VariantSpec
+from airflow_dlaws.local.models import Models
+
+
+def read_variants(config: EndpointConfig, models: Models, request: RequestContext) -> tuple[VariantSpec, ...]:
+    """Look up the models of a configuration.
+
+    :raises ServiceError: a model is gone, or its artifact.
+    """
+    specs = []
+    for variant in config.variants:
+        container = models.find(variant["ModelName"], request).container
+        models.check_artifact(container.model_data_url, request.region)
+        specs.append(
+            VariantSpec(
+                name=variant["VariantName"],
+                instance_type=variant["InstanceType"],
+                instance_count=variant["InitialInstanceCount"],
+                weight=variant["InitialVariantWeight"],
+                container=container,
+                startup_limit=variant.get("ContainerStartupHealthCheckTimeoutInSeconds"),
+            )
+        )
+    return tuple(specs)
+
+
+class Fleet:
+    """All variants of one configuration, each served by a process of its own."""
+
+    def __init__(
+        self,
+        context: LocalContext,
+        request: RequestContext,
+        endpoint: str,
+        config: EndpointConfig,
+        specs: Sequence[VariantSpec],
+    ) -> None:
+        self.config = config
+        self.servers = {spec.name: ModelServer(context, request, endpoint, spec) for spec in specs}
+
+    def start(self) -> None:
+        """Start all servers; on failure none is left running.
+
+        :raises ServingFailed: one did not come up.
+        """
+        with ThreadPoolExecutor(len(self.servers)) as pool:
+            faults = [fault for fault in pool.map(_start, self.servers.values()) if fault]
+        if faults:
+            self.stop()
+            raise faults[0]
+
+    def stop(self) -> None:
+        """Finish the requests at work, then end the servers."""
+        with ThreadPoolExecutor(len(self.servers)) as pool:
+            list(pool.map(ModelServer.stop, self.servers.values()))
+
+    def kill(self) -> None:
+        """End the servers at once."""
+        for server in self.servers.values():
+            server.kill()
+
+    def resize(self, name: str, *, weight: float | None = None, instance_count: int | None = None) -> None:
+        """Change weight or instance count of a variant."""
+        server = self.servers[name]
+        if weight is not None:
+            server.spec = replace(server.spec, weight=weight)
+        if instance_count is not None:
+            server.spec = replace(server.spec, instance_count=instance_count)
+
+    @property
+    def instance_counts(self) -> dict[str, int]:
+        """Instances by variant."""
+        return {name: server.spec.instance_count for name, server in self.servers.items()}
+
+
+def _start(server: ModelServer) -> Exception | None:
+    try:
+        server.start()
+    except Exception as error:
+        return error if isinstance(error, ServingFailed) else ServingFailed(f"InternalServerError: {error!r}")
+    return None
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A server, the fleet it belongs to, and its part of the traffic."""
+
+    fleet: Fleet
+    server: ModelServer
+    weight: float
+
+
+class TrafficTable:
+    """Who serves an endpoint's requests. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: tuple[Lane, ...] = ()
+        self._random = random.Random()
+
+    def serve_all(self, fleet: Fleet) -> None:
+        """Give all traffic to one fleet, by its variants' weights."""
+        self._set(_lanes(fleet, dict.fromkeys(fleet.servers, 1.0)))
+
+    def share(self, blue: Fleet, green: Fleet, green_share: Mapping[str, float]) -> None:
+        """Split each variant's traffic between two fleets."""
+        rest = {name: 1.0 - share for name, share in green_share.items()}
+        self._set([*_lanes(blue, rest), *_lanes(green, green_share)])
+
+    def clear(self) -> None:
+        """Serve nothing."""
+        self._set([])
+
+    @contextlib.contextmanager
+    def lane(self, variant: str | None) -> Iterator[Lane | None]:
+        """Choose a server for one request and keep it alive until the request is done; None if there is none."""
+        with self._lock:
+            lane = self._choose(variant)
+            if lane is not None:
+                lane.server.enter()
+        try:
+            yield lane
+        finally:
+            if lane is not None:
+                lane.server.leave()
+
+    def variants(self) -> set[str]:
+        """The names of the variants that serve."""
+        return {lane.server.spec.name for lane in self._lanes}
+
+    def _set(self, lanes: Sequence[Lane]) -> None:
+        with self._lock:
+            self._lanes = tuple(lanes)
+
+    def _choose(self, variant: str | None) -> Lane | None:
+        lanes = [lane for lane in self._lanes if variant is None or lane.server.spec.name == variant]
+        weights = [lane.weight for lane in lanes]
+        if not sum(weights):
+            # A variant of weight 0 gets no traffic by itself, but may be asked for by name.
+            return lanes[0] if lanes and variant is not None else None
+        return self._random.choices(lanes, weights)[0]
+
+
+def _lanes(fleet: Fleet, shares: Mapping[str, float]) -> list[Lane]:
+    total = sum(server.spec.weight for server in fleet.servers.values()) or 1.0
+    return [
+        Lane(fleet, server, shares[name] * server.spec.weight / total)
+        for name, server in fleet.servers.items()
+        if shares[name] > 0
+    ]

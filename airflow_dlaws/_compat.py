@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Context, Param
-from airflow.sdk.bases.sensor import BaseSensorOperator
+from airflow.sdk import Asset, BaseHook, BaseOperator, BaseOperatorLink, Context, Param
+from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 try:  # 3.1 and later
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
 except ImportError:  # 3.0
     from airflow.exceptions import (  # type: ignore[attr-defined, no-redef]
         AirflowException,
         AirflowFailException,
+        AirflowSensorTimeout,
         AirflowSkipException,
     )
 
@@ -73,7 +79,9 @@ __all__ = [
     "TRIGGER_TIMED_OUT",
     "AirflowException",
     "AirflowFailException",
+    "AirflowSensorTimeout",
     "AirflowSkipException",
+    "Asset",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
@@ -81,6 +89,7 @@ __all__ = [
     "BaseTrigger",
     "Context",
     "Param",
+    "PokeReturnValue",
     "TriggerEvent",
     "cancelled_by_user",
     "in_thread",

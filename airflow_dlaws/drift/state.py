@@ -11,6 +11,7 @@ one by one; hours before `open_from` are closed and their keys forgotten.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.verdict import DriftOutcome, DriftVerdict, lost_rows
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.wire import from_json
 
 FORMAT = "dlaws-drift-state/1"
 
@@ -95,6 +98,32 @@ def new_state(profile: ReferenceProfile, since: datetime | None) -> DriftState:
     nothing = no_traffic(profile)
     open_from = since.astimezone(UTC).strftime(_HOUR_FORMAT) if since else ""
     return DriftState(since=since, open_from=open_from, window=nothing, total=nothing)
+
+
+def parse_state(text: bytes, where: str) -> DriftState:
+    """Read a state document.
+
+    :raises SpecificationError: it is none, or one of another version.
+    """
+    try:
+        document = json.loads(text)
+        found = document["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise SpecificationError(f"{where} holds no drift state: {error!r}; move it away to start anew") from error
+    if found != FORMAT:
+        raise SpecificationError(f"{where} is of format {found!r}, this version reads {FORMAT!r}; use another place")
+    return from_json(DriftState, document)
+
+
+def told_so_far(state: DriftState) -> str:
+    """Return what was seen, in a sentence."""
+    seen = f"{state.total.rows} rows in {state.files} files, {state.looks} looks"
+    waiting = f"; {state.window.rows} rows wait for the next look" if state.window.rows else ""
+    effects = [(effect, name, look.number) for look in state.history for name, effect in look.effects.items()]
+    if not effects:
+        return f"{seen}{waiting}"
+    effect, name, number = max(effects)
+    return f"{seen}; the largest effect was {effect:.3f}, of {name} at look {number}{waiting}"
 
 
 def hour_of(key: str) -> datetime | None:

@@ -1,0 +1,320 @@
+"""The drift sensor against S3: what it reads, what it commits, and how it ends."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from captured_traffic import capture_file, healthy_rows, reference
+from running_task import RunningTask, aws_environment
+
+from airflow_dlaws.drift.report import DriftReport
+from airflow_dlaws.hooks import drift as watching
+from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
+from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.sensors.drift import DriftSensor
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+ASSET = Asset("drift")
+
+
+class Event:
+    """An outlet's event, as Airflow hands it to a task."""
+
+    extra: dict = {}
+
+
+class Scene:
+    """A bucket with a reference, captured files put where SageMaker puts them, and sensors that watch them."""
+
+    def __init__(self, s3, bucket):
+        self.s3, self.bucket = s3, bucket
+        self.put("model/drift_reference.json", json.dumps(reference().document()).encode())
+        self.hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+
+    def put(self, key, body):
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+    def capture(self, name, body, *, hours_ago=0):
+        hour = self.hour - timedelta(hours=hours_ago)
+        self.put(f"capture/flights/AllTraffic/{hour:%Y/%m/%d/%H}/{name}.jsonl", body)
+
+    def sensor(self, **changes):
+        arguments = {
+            "task_id": "watch",
+            "endpoint_name": "flights",
+            "state_s3_uri": f"s3://{self.bucket}/drift",
+            "capture_s3_uri": f"s3://{self.bucket}/capture",
+            "reference_s3_uri": f"s3://{self.bucket}/model/drift_reference.json",
+            "poll_interval": 0.05,
+            "timeout": 600,
+            "aws_conn_id": None,
+            "outlets": [ASSET],
+        }
+        return DriftSensor(**{**arguments, **changes})
+
+    @property
+    def state(self):
+        (key,) = [row["Key"] for row in self.listing("drift/state/")]
+        return json.loads(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def listing(self, prefix):
+        return self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
+
+
+@pytest.fixture
+def scene(local_aws, bucket, monkeypatch):
+    aws_environment(monkeypatch, local_aws)
+    return Scene(local_aws.client("s3"), bucket)
+
+
+def context_of(task):
+    return {**task.context, "outlet_events": {ASSET: Event()}}
+
+
+def waits(sensor, context=None):
+    """Run a sensor that finds no drift yet; return what it waits for."""
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute(context or context_of(RunningTask()))
+    return deferred.value
+
+
+def fire(deferred, *, within=20):
+    """Make the trigger again from what crosses to the triggerer, and return its event."""
+    path, arguments = deferred.trigger.serialize()
+    assert path == "airflow_dlaws.triggers.drift.UnreadCaptureTrigger"
+    trigger = type(deferred.trigger)(**json.loads(json.dumps(arguments)))
+
+    async def first():
+        async for event in trigger.run():
+            return event.payload
+        raise AssertionError("the trigger ended without an event")
+
+    return asyncio.run(asyncio.wait_for(first(), within))
+
+
+def traffic(rows, seed, **shift):
+    return capture_file(*healthy_rows(rows, seed, **shift))
+
+
+def test_drift_is_waited_for_found_and_told(scene):
+    sensor, task = scene.sensor(), RunningTask()
+    context = context_of(task)
+    scene.capture("healthy", traffic(1200, 2))
+    deferred = waits(sensor, context)
+    assert scene.state["looks"] == 1
+
+    scene.capture("shifted", traffic(1200, 3, delay=6))
+    assert fire(deferred) == {"status": "unread"}
+    summary = sensor.resume(context, {"status": "unread"}, **deferred.kwargs)
+
+    assert [feature["name"] for feature in summary["features"]] in (["delay", "prediction"], ["prediction", "delay"])
+    assert {feature["direction"] for feature in summary["features"]} == {"up"}
+    assert (summary["rows"], summary["look"]) == (1200, 2)
+    extra = context["outlet_events"][ASSET].extra
+    assert extra["endpoint_name"] == "flights"
+    assert extra["report_uri"] == summary["report_uri"]
+    assert set(extra["features"]) == {"delay", "prediction"}
+    report = json.loads(ObjectStore(scene.s3).read(S3Uri.parse(summary["report_uri"])))
+    assert from_json(DriftReport, report).window.rows == 1200
+    page = ObjectStore(scene.s3).read(S3Uri.parse(summary["report_html_uri"]))
+    assert page.count(b"<svg") == 3
+    assert task.pushed  # the link to the report
+
+
+def test_healthy_traffic_ends_skipped_and_emits_nothing(scene):
+    for number in range(3):
+        scene.capture(f"part-{number}", traffic(1000, 10 + number))
+    context = context_of(RunningTask())
+    with pytest.raises(AirflowSkipException, match="flights has not drifted within 0 s: 3000 rows in 3 files, 1 looks"):
+        scene.sensor(timeout=0).execute(context)
+    assert context["outlet_events"][ASSET].extra == {}
+    with pytest.raises(AirflowFailException, match=r"the largest effect was 0\.0"):
+        scene.sensor(timeout=0, on_timeout="fail").execute(context_of(RunningTask()))
+
+
+def test_no_traffic_at_all_is_skipped_with_a_sentence(scene):
+    deferred = waits(scene.sensor(timeout=0.5))
+    assert fire(deferred) == {"status": "deadline"}
+    with pytest.raises(AirflowSkipException, match="0 rows in 0 files, 0 looks"):
+        scene.sensor().resume(context_of(RunningTask()), {"status": "deadline"}, **deferred.kwargs)
+
+
+def test_every_file_counts_once_whether_late_listed_twice_or_after_an_empty_hour(scene):
+    sensor = scene.sensor(min_rows=100_000)
+    scene.capture("a", traffic(30, 1), hours_ago=3)
+    waits(sensor)
+    scene.capture("b", traffic(20, 2))  # two hours without a file lie between
+    waits(sensor)
+    scene.capture("late", traffic(10, 3), hours_ago=2)
+    scene.capture("0-before-all-others", traffic(5, 4), hours_ago=3)
+    scene.capture("too-late", traffic(7, 5), hours_ago=9)
+    waits(sensor)
+    waits(sensor)
+    assert scene.state["total"]["rows"] == 30 + 20 + 10 + 5
+    assert scene.state["files"] == 4
+
+
+def test_corrupt_lines_are_counted_and_the_rest_is_judged(scene):
+    good = traffic(1200, 3, delay=6)
+    scene.capture("a", b"{broken\n" + good + b"\x00\xff\n" + good[:50])
+    summary = scene.sensor().execute(context_of(RunningTask()))
+    assert summary["rows"] == 1200
+    report = json.loads(ObjectStore(scene.s3).read(S3Uri.parse(summary["report_uri"])))
+    assert report["window"]["faults"]["bad_json"] == 3
+
+
+def test_traffic_that_cannot_be_read_fails_the_task_and_says_why(scene):
+    scene.capture("a", capture_file([(1, 2)] * 1500, [0.5] * 1500))
+    with pytest.raises(AirflowFailException, match=r"Cannot tell whether flights has drifted.*wrong_column_count 1500"):
+        scene.sensor(timeout=0).execute(context_of(RunningTask()))
+    assert scene.state["looks"] == 0
+
+
+def store_of(scene):
+    return ObjectStore(scene.s3)
+
+
+def watch_of(scene, owner, store=None):
+    sensor = scene.sensor()
+    watched = watching.watched_model(
+        lambda: None,
+        endpoint_name="flights",
+        variant_name="AllTraffic",
+        capture_s3_uri=sensor.capture_s3_uri,
+        reference_s3_uri=sensor.reference_s3_uri,
+    )
+    root = S3Uri.parse(sensor.state_s3_uri)
+    return watching.DriftWatch(
+        store or store_of(scene), watched, root, sensor._settings, owner=owner, cooldown=timedelta(hours=1)
+    )
+
+
+def now():
+    return datetime.now(UTC)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class DyingStore(ObjectStore):
+    """A store whose process dies at the `deadly`-th write."""
+
+    def __init__(self, client, deadly):
+        super().__init__(client)
+        self.left = deadly
+
+    def _conditional_put(self, uri, body, **condition):
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted
+        return super()._conditional_put(uri, body, **condition)
+
+
+@pytest.mark.parametrize("deadly", [1, 2, 3])
+def test_a_reader_killed_before_any_commit_counts_nothing_twice(scene, deadly, monkeypatch):
+    monkeypatch.setattr(watching, "_BATCH", 1)
+    scene.capture("a", traffic(700, 1))
+    scene.capture("b", traffic(700, 2, delay=12))
+    with pytest.raises(Interrupted):
+        watch_of(scene, "me", DyingStore(scene.s3, deadly)).advance(now)
+    state = watch_of(scene, "me").advance(now)
+    assert (state.total.rows, state.files, state.looks) == (1400, 2, 1)
+    assert state.alarm is not None
+
+
+def test_two_sensors_at_once_share_the_work_and_count_nothing_twice(scene, monkeypatch):
+    monkeypatch.setattr(watching, "_BATCH", 1)
+    for number in range(4):
+        scene.capture(f"part-{number}", traffic(100, number))
+
+    class Racing(ObjectStore):
+        """Before the first commit of one sensor, another one does all the work."""
+
+        raced = False
+
+        def _conditional_put(self, uri, body, **condition):
+            if not Racing.raced:
+                Racing.raced = True
+                watch_of(scene, "other").advance(now)
+            return super()._conditional_put(uri, body, **condition)
+
+    state = watch_of(scene, "me", Racing(scene.s3)).advance(now)
+    assert Racing.raced
+    assert (state.total.rows, state.files) == (400, 4)
+    assert state == watch_of(scene, "third").advance(now)
+
+
+def test_a_retry_finds_the_drift_of_its_first_try_again_and_another_run_does_not(scene):
+    scene.capture("a", traffic(1200, 3, delay=6))
+    first = scene.sensor().execute(context_of(RunningTask(try_number=1)))
+    assert scene.sensor().execute(context_of(RunningTask(try_number=2))) == first
+    waits(scene.sensor(), context_of(RunningTask(run_id="run-2")))
+
+
+def test_drift_is_told_once_in_the_cooldown(scene):
+    scene.capture("a", traffic(1200, 3, delay=6))
+    assert scene.sensor().execute(context_of(RunningTask()))["look"] == 1
+    scene.capture("b", traffic(1200, 4, delay=6))
+    waits(scene.sensor(), context_of(RunningTask(run_id="run-2")))
+    assert [look["outcome"] for look in scene.state["history"]] == ["drift", "drift"]
+    scene.capture("c", traffic(1200, 5, delay=6))
+    summary = scene.sensor(cooldown=timedelta(0)).execute(context_of(RunningTask(run_id="run-3")))
+    assert summary["look"] == 3
+
+
+def test_a_new_reference_starts_with_no_evidence(scene):
+    scene.capture("a", traffic(500, 3))
+    waits(scene.sensor())
+    scene.put("model/drift_reference.json", json.dumps(reference(4000).document()).encode())
+    waits(scene.sensor())
+    assert len(scene.listing("drift/state/")) == 2
+
+
+def test_without_deferring_it_pokes(scene):
+    scene.capture("a", traffic(1200, 3, delay=6))
+    sensor = scene.sensor(deferrable=False)
+    assert sensor.execute(context_of(RunningTask()))["rows"] == 1200
+    with pytest.raises(AirflowSkipException, match="has not drifted"):
+        scene.sensor(deferrable=False, timeout=0.1).execute(context_of(RunningTask(run_id="run-2")))
+
+
+def test_rendered_texts_are_numbers_and_wrong_ones_fail_at_parse_time(scene):
+    scene.capture("a", traffic(1200, 3, delay=6))
+    sensor = scene.sensor(min_rows="1200", alpha="0.01", min_effect="0.1")
+    assert sensor.execute(context_of(RunningTask()))["rows"] == 1200
+    scene.sensor(min_rows="{{ params.rows }}")
+    for wrong in ({"min_rows": "many"}, {"alpha": 2}, {"on_timeout": "pass"}, {"state_s3_uri": "/tmp"}):
+        with pytest.raises((ValueError, AirflowException)):
+            scene.sensor(**wrong)
+
+
+def test_a_reference_that_is_none_fails_at_once(scene):
+    scene.put("model/drift_reference.json", b"{}")
+    with pytest.raises(AirflowFailException, match="format"):
+        scene.sensor().execute(context_of(RunningTask()))
+    with pytest.raises(AirflowFailException, match="cannot read s3://"):
+        scene.sensor(reference_s3_uri=f"s3://{scene.bucket}/nothing").execute(context_of(RunningTask()))
+
+
+def test_an_endpoint_that_is_not_there_is_named(scene):
+    with pytest.raises(AirflowFailException, match="no endpoint 'flights' to watch"):
+        scene.sensor(reference_s3_uri=None).execute(context_of(RunningTask()))
+
+
+def test_a_trigger_that_cannot_list_hands_over_to_the_worker(scene):
+    deferred = waits(scene.sensor())
+    deferred.trigger.capture_s3_uri = "s3://no-such-bucket-anywhere/"
+    event = fire(deferred)
+    assert event["status"] == "trouble"
+    assert "NoSuchBucket" in event["message"]
+
+
+def test_connections_cross_to_the_triggerer_whole(scene):
+    connection = AwsConnection(aws_conn_id=None, region_name="us-east-1", botocore_config={"read_timeout": 7})
+    deferred = waits(scene.sensor(region_name="us-east-1", botocore_config={"read_timeout": 7}))
+    assert from_json(AwsConnection, deferred.trigger.serialize()[1]["connection"]) == connection
+    assert AwsClients(connection).client("s3").meta.config.read_timeout == 7

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import category
 
 from botocore.exceptions import ClientError
 
@@ -18,8 +19,8 @@ from airflow_dlaws.storage import ObjectStore, S3Uri
 TOKEN_LIMIT = 36
 APPROVALS = ("Approved", "PendingManualApproval", "Rejected")
 _GROUP = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
-#: What the patterns of metadata keys and values leave out (CustomerMetadataMap in the API reference).
-_NOT_METADATA = re.compile(r"[^\w\s.:/=+\-@]")
+#: What keys and values of metadata may hold besides letters, numbers and separators (CustomerMetadataMap in the API).
+_METADATA_SIGNS = "_.:/=+-@"
 _METADATA_COUNT, _METADATA_KEY, _METADATA_VALUE = 50, 128, 256
 _DESCRIPTION = 1024
 #: A package without validation jobs is Completed within seconds.
@@ -161,11 +162,16 @@ def creation_request(spec: PackageSpec) -> dict[str, Any]:
 def fit_metadata(facts: Mapping[str, str]) -> dict[str, str]:
     """Fit facts into CustomerMetadataProperties: 50 of them, keys to 128 and values to 256 characters, few signs."""
     fitted = {
-        _NOT_METADATA.sub("_", str(key))[:_METADATA_KEY]: _NOT_METADATA.sub("_", str(value))[:_METADATA_VALUE]
+        _fit(str(key), _METADATA_KEY): _fit(str(value), _METADATA_VALUE)
         for key, value in facts.items()
         if str(key) and str(value)
     }
     return dict(list(fitted.items())[:_METADATA_COUNT])
+
+
+def _fit(text: str, limit: int) -> str:
+    allowed = (each if category(each)[0] in "LZN" or each in _METADATA_SIGNS else "_" for each in text[:limit])
+    return "".join(allowed)
 
 
 def quality_document(metrics: Mapping[str, float | None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: `dlaws local up|status|down`. Each group of commands registers itself with a small function."""
+"""The command line: `dlaws local up|status|down`, `dlaws demo`. Each group registers itself with a small function."""
 
 from __future__ import annotations
 
@@ -50,8 +50,15 @@ def register_local(commands: Commands) -> None:
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
+def register_demo(commands: Commands) -> None:
+    """Add `dlaws demo`."""
+    from airflow_dlaws.local.demo.command import add_arguments
+
+    add_arguments(commands.add_parser("demo", help="the whole loop on this machine: train, drift, retrain, roll out"))
+
+
 #: New groups of commands are added here.
-GROUPS: list[Callable[[Commands], None]] = [register_local]
+GROUPS: list[Callable[[Commands], None]] = [register_local, register_demo]
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:

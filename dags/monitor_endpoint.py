@@ -1,8 +1,8 @@
 """Watch an endpoint's captured traffic, and emit the drift asset when it has left the model's reference.
 
 The run waits slot-free for up to a day; drift ends it green with the report and an asset event that starts
-`retrain_on_drift`; a day without drift ends it skipped, and the next run goes on with the same evidence. Copy this file,
-and set the knobs below or the environment variables they read.
+`retrain_on_drift`; a day without drift ends it skipped, and the next run goes on with the same evidence. Copy this
+file, and set the knobs below or the environment variables they read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from airflow_dlaws.sensors.drift import DriftSensor
 
 BUCKET = os.environ.get("DLAWS_BUCKET", "my-bucket")
 ENDPOINT = os.environ.get("DLAWS_ENDPOINT", "flight-delays")
+ROWS_PER_LOOK = int(os.environ.get("DLAWS_ROWS_PER_LOOK", "1000"))
 
 #: The same name stands in retrain_on_drift.py: this is how one DAG starts the other.
 DRIFT = Asset("flight-delays-drift")

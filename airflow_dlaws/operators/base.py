@@ -18,6 +18,7 @@ class DlawsOperator(AwsConnected, BaseOperator):
     :param region_name: AWS region; None takes it from the connection or the environment.
     :param verify: TLS verification, as for boto3.
     :param botocore_config: arguments of botocore's `Config`.
+    :param multiple_outputs: keep each field of the result as an XCom too, so that `train.output["artifact_uri"]` works.
     """
 
     def __init__(
@@ -27,9 +28,10 @@ class DlawsOperator(AwsConnected, BaseOperator):
         region_name: str | None = None,
         verify: bool | str | None = None,
         botocore_config: Mapping[str, Any] | None = None,
+        multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -42,6 +43,17 @@ def jobs_per_task(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Count the jobs of each task of each run."""
     counts = Counter((job["dag"], job["run"], job["task"]) for job in jobs)
     return [{"dag": dag, "run": run, "task": task, "jobs": count} for (dag, run, task), count in counts.items()]
+
+
+def sensor_state(s3: Any, bucket: str) -> dict[str, Any] | None:
+    """Return the drift sensor's state document that was written last, or None before its first look."""
+    rows = s3.list_objects_v2(Bucket=bucket, Prefix="drift/").get("Contents", [])
+    for row in sorted(rows, key=lambda row: row["LastModified"], reverse=True):
+        if row["Key"].endswith(".json"):
+            document = json.loads(s3.get_object(Bucket=bucket, Key=row["Key"])["Body"].read())
+            if document.get("format", "").startswith("dlaws-drift-state/"):
+                return dict(document)
+    return None
 
 
 def run_facts(api: AirflowApi, dag_id: str, run_id: str, xcoms_of: tuple[str, ...]) -> dict[str, Any]:

@@ -69,7 +69,10 @@ class Trainer:
         """Return the log lines of each host that has any."""
         logs = self.aws.client("logs")
         group = "/aws/sagemaker/TrainingJobs"
-        streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+        try:
+            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+        except logs.exceptions.ResourceNotFoundException:  # until the first line of the first job
+            return {}
         return {
             stream["logStreamName"].split("/")[1].rpartition("-")[0]: [
                 event["message"]

@@ -25,12 +25,14 @@ class Look:
     :param status: None where the service could not be asked this time.
     :param lines: new log lines.
     :param note: why something could not be seen, empty if all was well.
+    :param refused: whether it was a refusal: new credentials may help.
     :param wait_s: seconds until the next look is due.
     """
 
     status: JobStatus | None
     lines: tuple[str, ...] = ()
     note: str = ""
+    refused: bool = False
     wait_s: float = 0.0
 
 
@@ -72,7 +74,7 @@ class JobWatch:
             self._refusals += 1
             if self._refusals >= REFUSALS_TOLERATED:
                 raise
-            return Look(status=None, note=str(error), wait_s=self._wait())
+            return Look(status=None, note=str(error), refused=True, wait_s=self._wait())
         self._slowness, self._refusals = 1, 0
         lines, note = self._new_lines()
         return Look(status=status, lines=lines, note=note, wait_s=self._wait())

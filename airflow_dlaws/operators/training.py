@@ -13,8 +13,9 @@ from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
 from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.launchers.artifact import holds_files
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
-from airflow_dlaws.storage import ObjectStore, S3Uri
+from airflow_dlaws.storage import S3Uri
 
 _INTEGERS = ("instance_count", "processes_per_instance", "volume_size_gb", "max_runtime_s", "max_wait_s")
 #: Fields whose values belong together; they are judged at parse time only if all of them are known by then.
@@ -151,9 +152,9 @@ class DistributedTrainingOperator(JobOperator):
         """
         reference, status = outcome.reference, outcome.status
         artifact = status.artifact_uri
-        if not artifact or not ObjectStore(self.aws.client("s3")).exists(S3Uri.parse(artifact)):
+        if not artifact or not holds_files(self.aws.client("s3"), S3Uri.parse(artifact)):
             raise JobFailed(
-                f"Job {reference.name} completed, but there is no model at {artifact or self.output_s3_uri}: "
+                f"Job {reference.name} completed, but there is no model file at {artifact or self.output_s3_uri}: "
                 "the script must write it to the folder named by SM_MODEL_DIR"
             )
         result = TrainingResult(

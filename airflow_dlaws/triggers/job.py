@@ -128,7 +128,7 @@ class JobTrigger(BaseTrigger):
             self.log.info("%s", line)
         if look.note:
             self.log.warning("%s", look.note)
-        if look.status is None:
+        if look.refused:
             forget_clients(self.connection)
 
     def _stop(self) -> bool:

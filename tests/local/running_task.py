@@ -21,6 +21,11 @@ class RunningTask:
         """Keep an XCom."""
         self.pushed[key] = value
 
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int = -1) -> Any:
+        """Return what this task has pushed."""
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.pushed.get(key)
+
     @property
     def context(self) -> dict[str, Any]:
         """What Airflow hands to `execute`."""

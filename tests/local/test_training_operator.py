@@ -1,0 +1,384 @@
+"""DistributedTrainingOperator against the local AWS: execute, defer, trigger, resume, by hand and across processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import job_spec
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError, TaskDeferred
+from running_task import RunningTask, aws_environment
+
+from airflow_dlaws.jobs.reference import TrainingResult
+from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.operators.training import DistributedTrainingOperator
+from airflow_dlaws.triggers.job import JobTrigger
+
+#: No retries inside boto: what the service says is what the operator sees.
+NO_RETRIES = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+
+
+class Training:
+    """One training task in one bucket, tried as often as the test likes; each try is a new operator, as in Airflow."""
+
+    def __init__(self, aws: LocalAws, bucket: str, folder: Path) -> None:
+        self.bucket, self.source = bucket, job_spec.write_scripts(folder)
+        self.sagemaker, self.s3 = aws.client("sagemaker"), aws.client("s3")
+        self.run_id = uuid.uuid4().hex
+        self.s3.put_object(Bucket=bucket, Key="data/a", Body=b"1\n")
+        self.pushed: dict[str, Any] = {}
+
+    def task(self, **changes: Any) -> RunningTask:
+        task = RunningTask("train", run_id=self.run_id, **{"max_tries": 2, **changes})
+        task.pushed = self.pushed
+        return task
+
+    def operator(self, script: str = "good.py", **changes: Any) -> DistributedTrainingOperator:
+        fields = job_spec.fields(self.source, self.bucket, script, channels={"train": f"s3://{self.bucket}/data/"})
+        fixed = {"task_id": "train", "aws_conn_id": None, "poll_interval": 0.2}
+        return DistributedTrainingOperator(**{**fixed, **fields, **changes})
+
+    def defer(self, script: str = "good.py", *, task: RunningTask | None = None, **changes: Any) -> TaskDeferred:
+        """Execute until the task defers."""
+        with pytest.raises(TaskDeferred) as deferred:
+            self.operator(script, **changes).execute((task or self.task()).context)
+        return deferred.value
+
+    def resume(
+        self, deferred: TaskDeferred, script: str = "good.py", *, task: RunningTask | None = None, **changes: Any
+    ) -> Any:
+        """Let the trigger run to its event, and the task go on with it."""
+        payload = asyncio.run(event_of(trigger_of(deferred)))
+        return self.go_on(deferred, payload, script, task=task, **changes)
+
+    def go_on(
+        self, deferred: TaskDeferred, payload: Any, script: str, *, task: RunningTask | None = None, **changes: Any
+    ) -> Any:
+        kwargs = {**json.loads(json.dumps(deferred.kwargs)), "event": payload}
+        context = (task or self.task()).context
+        return self.operator(script, **changes).resume_execution(deferred.method_name, kwargs, context)
+
+    def train(self, script: str = "good.py", *, task: RunningTask | None = None, **changes: Any) -> TrainingResult:
+        """Run the whole task."""
+        deferred = self.defer(script, task=task, **changes)
+        return from_json(TrainingResult, self.resume(deferred, script, task=task, **changes))
+
+    def jobs(self) -> list[str]:
+        """Return the states of all jobs of this task."""
+        pages = self.sagemaker.get_paginator("list_training_jobs").paginate()
+        rows = [row for row in pages.search("TrainingJobSummaries[]") if self._is_ours(row["TrainingJobArn"])]
+        return [str(row["TrainingJobStatus"]) for row in rows]
+
+    def wait_for_jobs(self, *states: str) -> None:
+        """Poll until the jobs of this task are in these states."""
+        wait_until(lambda: sorted(self.jobs()) == sorted(states), lambda: f"jobs are {self.jobs()}, not {states}")
+
+    def _is_ours(self, arn: str) -> bool:
+        tags = self.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+        return {"Key": "dlaws:run", "Value": self.run_id} in tags
+
+
+def wait_until(condition: Callable[[], bool], describe: Callable[[], str]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, describe()
+        time.sleep(0.05)
+
+
+def trigger_of(deferred: TaskDeferred) -> JobTrigger:
+    """Make the trigger anew from what Airflow keeps of it."""
+    classpath, kwargs = deferred.trigger.serialize()
+    assert classpath == "airflow_dlaws.triggers.job.JobTrigger"
+    return JobTrigger(**json.loads(json.dumps(kwargs)))
+
+
+async def event_of(trigger: JobTrigger) -> Any:
+    """Return the payload of the trigger's one event, as Airflow stores it."""
+    events = [event async for event in trigger.run()]
+    assert len(events) == 1
+    return json.loads(json.dumps(events[0].payload))
+
+
+async def cancelled_after(trigger: JobTrigger, seconds: float, *, by_user: bool) -> None:
+    """Cancel the trigger as the triggerer does: at its own end, or (Airflow 3.3) for a user, who also has it killed."""
+    running = asyncio.ensure_future(event_of(trigger))
+    await asyncio.sleep(seconds)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    if by_user:
+        await trigger.on_kill()
+
+
+@pytest.fixture
+def training(local_aws: LocalAws, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    """A training task of its own."""
+    aws_environment(monkeypatch, local_aws)
+    return Training(local_aws, bucket, tmp_path / "code")
+
+
+def test_a_task_trains_in_one_job_and_returns_a_small_result(
+    training: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = training.train(hyperparameters={"epochs": 2}, metrics=["rows"])
+    assert training.jobs() == ["Completed"]
+    assert result.metrics == {"rows": 1.0}
+    assert result.artifact_uri == f"s3://{training.bucket}/models/{result.job_name}/output/model.tar.gz"
+    assert result.output_uri == f"s3://{training.bucket}/models/{result.job_name}/output/output.tar.gz"
+    assert (result.instance_count, result.instance_type) == (1, "ml.m5.large")
+    assert (result.adopted, result.attempts) == (False, 1)
+    assert "[algo-1] arguments ['--epochs', '2']" in capsys.readouterr().out
+    links = [value for key, value in training.pushed.items() if "link" in key.lower()]
+    assert any(result.job_name in link for link in links), training.pushed
+
+
+def test_waiting_in_the_worker_gives_the_same_result(training: Training, capsys: pytest.CaptureFixture[str]) -> None:
+    result = training.operator(deferrable=False).execute(training.task().context)
+    assert training.jobs() == [("Completed")]
+    assert result["job_name"]
+    assert "[algo-1] arguments" in capsys.readouterr().out
+
+
+def test_a_retry_adopts_the_running_job(training: Training) -> None:
+    first = training.defer("forever.py")
+    second = training.defer("forever.py", task=training.task(try_number=2))
+    assert second.trigger.reference == first.trigger.reference
+    assert second.kwargs["submission"]["adopted"] is True
+    assert training.jobs() == ["InProgress"]
+    training.sagemaker.stop_training_job(TrainingJobName=first.trigger.reference.name)
+
+
+def test_a_retry_that_finds_the_job_finished_does_not_wait(training: Training) -> None:
+    training.train()
+    result = training.operator().execute(training.task(try_number=2).context)
+    assert result["adopted"] is True
+    assert training.jobs() == ["Completed"]
+
+
+def test_a_cleared_task_trains_anew(training: Training) -> None:
+    first = training.train()
+    cleared = training.train(task=training.task(try_number=2, max_tries=3))
+    assert first.job_name != cleared.job_name
+    assert training.jobs() == ["Completed", "Completed"]
+
+
+def test_a_script_that_raises_fails_the_task_for_good_with_its_reason_and_its_last_lines(training: Training) -> None:
+    deferred = training.defer("raises.py")
+    with pytest.raises(AirflowFailException) as failed:
+        training.resume(deferred, "raises.py")
+    message = str(failed.value)
+    assert "ValueError: label column is empty" in message
+    assert "[algo-1] reading labels" in message
+    assert "https://us-east-1.console.aws.amazon.com/cloudwatch" in message
+    with pytest.raises(AirflowFailException, match="not run again"):
+        training.operator("raises.py").execute(training.task(try_number=2).context)
+    assert training.jobs() == ["Failed"]
+
+
+def test_missing_capacity_is_retried_with_another_job(training: Training, local_aws: LocalAws) -> None:
+    local_aws.order_fault(kind="capacity", target="CreateTrainingJob", times=1)
+    try:
+        with pytest.raises(AirflowException, match="capacity") as failed:
+            training.resume(training.defer())
+    finally:
+        local_aws.clear_faults()
+    assert not isinstance(failed.value, AirflowFailException)
+    assert training.train(task=training.task(try_number=2)).attempts == 2
+    assert sorted(training.jobs()) == ["Completed", "Failed"]
+
+
+def test_a_job_stopped_in_the_console_is_a_failure(training: Training) -> None:
+    deferred = training.defer("forever.py")
+    training.sagemaker.stop_training_job(TrainingJobName=deferred.trigger.reference.name)
+    with pytest.raises(AirflowFailException, match="was stopped before it had finished"):
+        training.resume(deferred, "forever.py")
+
+
+def test_a_job_over_its_own_limit_is_a_failure_that_names_the_limit(training: Training) -> None:
+    deferred = training.defer("forever.py", max_runtime_s=1)
+    with pytest.raises(AirflowFailException, match=r"MaxRuntimeExceeded.*max_runtime_s"):
+        training.resume(deferred, "forever.py")
+
+
+def test_the_deadline_stops_the_job_and_fails_the_deferred_task(training: Training) -> None:
+    deferred = training.defer("forever.py", timeout=timedelta(seconds=1))
+    with pytest.raises(AirflowFailException, match="had not ended at its deadline"):
+        training.resume(deferred, "forever.py")
+    training.wait_for_jobs("Stopped")
+
+
+def test_the_deadline_stops_the_job_and_fails_the_waiting_task(training: Training) -> None:
+    operator = training.operator("forever.py", timeout=timedelta(seconds=1), deferrable=False)
+    with pytest.raises(AirflowFailException, match="had not ended at its deadline"):
+        operator.execute(training.task().context)
+    training.wait_for_jobs("Stopped")
+
+
+def test_the_deadline_counts_from_the_creation_of_the_job_for_a_retry_too(training: Training) -> None:
+    timeout = timedelta(hours=1)
+    first = training.defer("forever.py", timeout=timeout).trigger
+    second = training.defer("forever.py", timeout=timeout, task=training.task(try_number=2)).trigger
+    assert second.deadline == pytest.approx(first.deadline, abs=2)
+    training.sagemaker.stop_training_job(TrainingJobName=first.reference.name)
+
+
+def test_marking_a_deferred_task_stops_its_job(training: Training) -> None:
+    deferred = training.defer("forever.py")
+    asyncio.run(cancelled_after(trigger_of(deferred), 0.5, by_user=True))
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_job_can_be_asked_to_outlive_its_task(training: Training) -> None:
+    deferred = training.defer("forever.py", stop_on_kill=False)
+    asyncio.run(cancelled_after(trigger_of(deferred), 0.5, by_user=True))
+    assert training.jobs() == ["InProgress"]
+    training.sagemaker.stop_training_job(TrainingJobName=deferred.trigger.reference.name)
+
+
+def test_a_triggerer_that_restarts_goes_on_with_the_same_job(training: Training) -> None:
+    deferred = training.defer()
+    asyncio.run(cancelled_after(trigger_of(deferred), 0.2, by_user=False))
+    result = from_json(TrainingResult, training.resume(deferred))
+    assert result.job_name == deferred.trigger.reference.name
+    assert training.jobs() == ["Completed"]
+
+
+def test_throttling_slows_the_trigger_down_and_fails_nothing(
+    training: Training, local_aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deferred = training.defer(botocore_config=NO_RETRIES)
+    local_aws.order_fault(kind="throttle", target="DescribeTrainingJob", times=3)
+    try:
+        result = training.resume(deferred, botocore_config=NO_RETRIES)
+    finally:
+        local_aws.clear_faults()
+    assert result["job_name"] == deferred.trigger.reference.name
+    assert "ThrottlingException" in capsys.readouterr().out
+
+
+def test_a_job_that_cannot_be_observed_is_left_to_the_retry(training: Training, local_aws: LocalAws) -> None:
+    deferred = training.defer("forever.py")
+    fault = {"kind": "error", "code": "AccessDeniedException", "message": "not today"}
+    local_aws.order_fault(target="DescribeTrainingJob", **fault)
+    payload = asyncio.run(event_of(trigger_of(deferred)))
+    local_aws.clear_faults()
+    assert payload["kind"] == "lost"
+    with pytest.raises(AirflowException, match="not today") as failed:
+        training.go_on(deferred, payload, "forever.py")
+    assert not isinstance(failed.value, AirflowFailException)
+    assert training.jobs() == ["InProgress"]
+    retry = training.defer("forever.py", task=training.task(try_number=2))
+    assert retry.trigger.reference == deferred.trigger.reference
+    training.sagemaker.stop_training_job(TrainingJobName=deferred.trigger.reference.name)
+
+
+def fail_by_airflow(training: Training, error: str, **task: Any) -> None:
+    """Resume as Airflow does when a trigger has timed out or crashed."""
+    details = {"error": error, "traceback": ["ImportError: no module"]}
+    training.operator("forever.py").resume_execution("__fail__", details, training.task(**task).context)
+
+
+def test_a_crashed_trigger_leaves_the_job_to_the_retry(training: Training) -> None:
+    deferred = training.defer("forever.py")
+    with pytest.raises(AirflowException, match="no module"):
+        fail_by_airflow(training, "Trigger failure", try_number=1)
+    assert training.jobs() == ["InProgress"]
+    training.sagemaker.stop_training_job(TrainingJobName=deferred.trigger.reference.name)
+
+
+def test_a_crashed_trigger_on_the_last_try_stops_the_job(training: Training) -> None:
+    training.defer("forever.py")
+    with pytest.raises(AirflowException, match="no module"):
+        fail_by_airflow(training, "Trigger failure", try_number=3)
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_timed_out_deferral_stops_the_job(training: Training) -> None:
+    training.defer("forever.py")
+    with pytest.raises(AirflowFailException, match="deadline"):
+        fail_by_airflow(training, "Trigger timeout", try_number=1)
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_lost_event_of_a_job_that_ended_well_is_made_good(training: Training) -> None:
+    training.defer()
+    training.wait_for_jobs("Completed")
+    operator = training.operator()
+    result = operator.resume_execution("__fail__", {"error": "Trigger timeout"}, training.task().context)
+    assert result["artifact_uri"].endswith("model.tar.gz")
+
+
+def test_a_failed_trigger_of_a_task_that_knows_no_job_is_airflows_own_error(training: Training) -> None:
+    with pytest.raises(TaskDeferralError):
+        fail_by_airflow(training, "Trigger failure")
+    assert training.jobs() == []
+
+
+def test_killing_the_waiting_worker_stops_the_job_and_the_retry_trains_again(training: Training) -> None:
+    operator = training.operator("forever.py", deferrable=False)
+    errors: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            operator.execute(training.task().context)
+        except BaseException as error:
+            errors.append(error)
+
+    worker = threading.Thread(target=execute)
+    worker.start()
+    training.wait_for_jobs("InProgress")
+    wait_until(lambda: "dlaws_job" in training.pushed, lambda: "not submitted")
+    operator.on_kill()
+    worker.join(timeout=30)
+    training.wait_for_jobs("Stopped")
+    assert "was killed" in str(errors[0])
+    assert not isinstance(errors[0], AirflowFailException)
+    retry = training.defer("forever.py", task=training.task(try_number=2))
+    assert sorted(training.jobs()) == ["InProgress", "Stopped"]
+    training.sagemaker.stop_training_job(TrainingJobName=retry.trigger.reference.name)
+
+
+def test_a_job_that_leaves_no_model_is_a_failure(training: Training) -> None:
+    (training.source / "nothing.py").write_text("print('nothing to see')\n")
+    deferred = training.defer("nothing.py")
+    with pytest.raises(AirflowFailException, match=r"there is no model file at .*SM_MODEL_DIR"):
+        training.resume(deferred, "nothing.py")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"output_s3_uri": "s3://no-such-bucket/models"}, ["bucket 'no-such-bucket' does not exist"]),
+        ({"channels": {"train": "s3://no-such-bucket/x"}}, ["channel 'train'", "bucket 'no-such-bucket'"]),
+        ({"channels": {"train": "s3://BUCKET/empty/"}}, ["channel 'train'", "has no objects"]),
+        ({"instance_type": "ml.m5.lagre"}, ["instance_type='ml.m5.lagre'", "ml.m5.large"]),
+        ({"entry_point": "missing.py"}, ["entry_point='missing.py'", "'good.py'"]),
+        ({"source": "/no/such/folder"}, ["source='/no/such/folder'", "no folder"]),
+    ],
+)
+def test_bad_input_fails_with_one_clear_message_before_a_job_is_made(
+    training: Training, change: dict[str, Any], words: list[str]
+) -> None:
+    change = json.loads(json.dumps(change).replace("BUCKET", training.bucket))
+    with pytest.raises(AirflowFailException) as failed:
+        training.operator(**change).execute(training.task().context)
+    for word in words:
+        assert word in str(failed.value)
+    assert training.jobs() == []
+
+
+def test_a_value_that_turns_out_bad_once_rendered_fails_before_a_job_is_made(training: Training) -> None:
+    operator = training.operator(role_arn="{{ role }}", instance_count="{{ hosts }}")
+    operator.render_template_fields({"role": "dlaws", "hosts": 2})
+    with pytest.raises(AirflowFailException, match="role_arn='dlaws' is no role ARN"):
+        operator.execute(training.task().context)
+    assert training.jobs() == []

@@ -22,6 +22,7 @@ from airflow_dlaws.evaluation.report import Champion, EvaluationReport, Evaluati
 from airflow_dlaws.evaluation.scores import FILE_NAME, Scores, parse_scores
 from airflow_dlaws.evaluation.verdict import Criteria, Evaluation, Verdict, evaluate
 from airflow_dlaws.jobs import wire
+from airflow_dlaws.jobs.identity import digest_of
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.output_archive import read_members
 from airflow_dlaws.jobs.spec import FIELD_CHECKS, Channel, TrainingSpec
@@ -230,7 +231,8 @@ class ModelEvaluationOperator(JobOperator):
         The note is what makes a retry ask for the same job although the endpoint may have changed in between.
         """
         store = ObjectStore(self.aws.client("s3"))
-        name = identity_of(context).name("champion", role="champion")
+        asked = digest_of([self.challenger_artifact, self.champion_artifact, self.endpoint_name])
+        name = identity_of(context).name(asked, role="champion")
         note = S3Uri.parse(self.output_s3_uri) / f"champions/{name}.json"
         if not store.exists(note):
             champion = self._present_champion()

@@ -75,12 +75,14 @@ def explain(state: RolloutState, *, report_uri: str) -> str:
     """Return the message of a rollout that ended without the requested model in service."""
     if state.step is Step.FAILED:
         return f"rollout of {state.model_package_arn} failed: {state.reason}. Report: {report_uri}"
-    alarms = " ".join(f"Alarm {alarm.name}: {alarm.reason}" for alarm in state.alarms)
+    alarms = "".join(f"Alarm {alarm.name} was on: {_sentence(alarm.reason)} " for alarm in state.alarms)
+    seen = state.evidence
     advice = _ADVICE.get(state.cause, "Clear this task to try again.")
     return (
         f"endpoint {state.endpoint_name} serves {state.previous_config} again, not the requested "
         f"{state.requested_config} ({state.model_package_arn}): {_CAUSES[state.cause]}. {_sentence(state.reason)} "
-        f"{alarms + ' ' if alarms else ''}{advice} Report: {report_uri}"
+        f"In the end green had failed {seen.green_errors} of {seen.green_requests} requests, "
+        f"blue {seen.blue_errors} of {seen.blue_requests}. {alarms}{advice} Report: {report_uri}"
     )
 
 

@@ -1,0 +1,217 @@
+"""What tests of rollouts need: models that behave as told, traffic that counts its losses, and one task at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import tarfile
+import threading
+import time
+import uuid
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.sdk.exceptions import TaskDeferred
+from botocore.exceptions import ClientError
+from running_task import RunningTask
+
+from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
+from airflow_dlaws.rollout.report import RolloutRecord
+from airflow_dlaws.rollout.result import RolloutResult
+
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serve-test:1"
+ROLE = "arn:aws:iam::123456789012:role/dlaws-sagemaker"
+#: A canary of seconds: every wait is a real one.
+QUICK = {
+    "canary_percent": 50,
+    "wait_seconds": 6,
+    "termination_wait_seconds": 1,
+    "poll_interval": 0.4,
+    "min_requests": 5,
+    "timeout": 120,
+}
+
+
+class RolloutTask(RunningTask):
+    """A try of the rollout task, in a run of some type."""
+
+    def __init__(self, run_id: str = "run-1", *, run_type: str = "manual", **options: Any) -> None:
+        super().__init__("rollout", run_id=run_id, **options)
+        self.run_type = run_type
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What Airflow hands to `execute`."""
+        return {"ti": self, "dag_run": SimpleNamespace(run_type=self.run_type)}
+
+
+class Traffic:
+    """Requests to one endpoint, from a few threads, until stopped; counts how they were answered."""
+
+    def __init__(self, aws: LocalAws, endpoint_name: str, *, per_second: float = 40.0, threads: int = 2) -> None:
+        self.answers: Counter[str] = Counter()
+        self._runtime, self._endpoint = aws.client("sagemaker-runtime"), endpoint_name
+        self._pause, self._stop = threads / per_second, threading.Event()
+        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        while not self._stop.wait(self._pause):
+            self.answers[invoke(self._runtime, self._endpoint)] += 1
+
+
+def invoke(runtime: Any, endpoint_name: str) -> str:
+    """Send one request; return who answered, or AWS's error code."""
+    try:
+        answer = runtime.invoke_endpoint(EndpointName=endpoint_name, Body=b"1,2", ContentType="text/csv")
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return str(json.loads(answer["Body"].read())["served_by"])
+
+
+class RolloutBench:
+    """One endpoint of the local AWS, and the rollouts on it."""
+
+    def __init__(self, aws: LocalAws) -> None:
+        self.aws = aws
+        self.sagemaker, self.s3 = aws.client("sagemaker"), aws.client("s3")
+        self.cloudwatch, self.runtime = aws.client("cloudwatch"), aws.client("sagemaker-runtime")
+        self.name = f"e-{uuid.uuid4().hex[:10]}"
+        self.s3.create_bucket(Bucket=self.name)
+        self.sagemaker.create_model_package_group(ModelPackageGroupName=self.name)
+
+    def package(self, name: str, **behaviour: Any) -> str:
+        """Register a model that behaves so; return the ARN of its package."""
+        document = json.dumps({"name": name, **behaviour}).encode()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+            member = tarfile.TarInfo("behaviour.json")
+            member.size = len(document)
+            tar.addfile(member, io.BytesIO(document))
+        self.s3.put_object(Bucket=self.name, Key=f"{name}/model.tar.gz", Body=archive.getvalue())
+        container = {"Image": IMAGE, "ModelDataUrl": f"s3://{self.name}/{name}/model.tar.gz"}
+        answer = self.sagemaker.create_model_package(
+            ModelPackageGroupName=self.name,
+            ModelApprovalStatus="Approved",
+            InferenceSpecification={
+                "Containers": [container],
+                "SupportedContentTypes": ["text/csv"],
+                "SupportedResponseMIMETypes": ["text/csv"],
+            },
+        )
+        return str(answer["ModelPackageArn"])
+
+    def arguments(self, package_arn: str, **options: Any) -> dict[str, Any]:
+        """Return the operator's arguments to roll this package out on the endpoint."""
+        arguments: dict[str, Any] = {
+            "task_id": "rollout",
+            "aws_conn_id": None,
+            "endpoint_name": self.name,
+            "model_package_arn": package_arn,
+            "role_arn": ROLE,
+            "instance_type": "ml.m5.large",
+            "state_s3_uri": f"s3://{self.name}/state",
+            "deferrable": False,
+        }
+        return {**arguments, **QUICK, **options}
+
+    def operator(self, package_arn: str, **options: Any) -> BlueGreenRolloutOperator:
+        """Return the operator with these arguments."""
+        return BlueGreenRolloutOperator(**self.arguments(package_arn, **options))
+
+    def roll_out(self, package_arn: str, task: RolloutTask | None = None, **options: Any) -> RolloutResult:
+        """Run the operator to its end in this process."""
+        task = task or RolloutTask(f"run-{uuid.uuid4().hex[:8]}")
+        return from_json(RolloutResult, self.operator(package_arn, **options).execute(task.context))
+
+    def begin(self, package_arn: str, task: RolloutTask, **options: Any) -> TaskDeferred:
+        """Run the operator until it defers, as a worker does."""
+        try:
+            self.operator(package_arn, deferrable=True, **options).execute(task.context)
+        except TaskDeferred as deferred:
+            return deferred
+        raise AssertionError("the task did not defer")
+
+    def go_on(self, deferred: TaskDeferred, package_arn: str, task: RolloutTask, **options: Any) -> RolloutResult:
+        """Run trigger and operator in turns until the task ends, as triggerer and worker do."""
+        while True:
+            event = asyncio.run(first_event(remade(deferred.trigger)))
+            operator = self.operator(package_arn, deferrable=True, **options)
+            try:
+                return from_json(
+                    RolloutResult, operator.resume_execution(deferred.method_name, {"event": event}, task.context)
+                )
+            except TaskDeferred as again:
+                deferred = again
+
+    def describe(self) -> dict[str, Any]:
+        """Return DescribeEndpoint's answer."""
+        return dict(self.sagemaker.describe_endpoint(EndpointName=self.name))
+
+    def live_config(self) -> str:
+        """Return the configuration in service; fail if the endpoint is doing anything else."""
+        answer = self.describe()
+        assert answer["EndpointStatus"] == "InService", answer
+        assert not answer.get("PendingDeploymentSummary"), answer
+        return str(answer["EndpointConfigName"])
+
+    def wait_until(self, what: str, condition: Any, *, seconds: float = 30.0) -> None:
+        """Poll until a condition holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {self.describe()}"
+            time.sleep(0.05)
+
+    def alarms(self) -> list[str]:
+        """Return the names of the alarms that watch this endpoint."""
+        rows = self.cloudwatch.describe_alarms()["MetricAlarms"]
+        return [
+            row["AlarmName"]
+            for row in rows
+            if {"Name": "EndpointName", "Value": self.name} in row.get("Dimensions", [])
+        ]
+
+    def keys(self) -> list[str]:
+        """Return what lies under the rollouts' state."""
+        answer = self.s3.list_objects_v2(Bucket=self.name, Prefix=f"state/rollouts/{self.name}/")
+        return [row["Key"].rpartition("/")[2] for row in answer.get("Contents", [])]
+
+    def other_config(self, config_name: str) -> str:
+        """Return the configuration of the one rollout here that is not `config_name`'s."""
+        (other,) = {key.partition(".")[0] for key in self.keys()} - {config_name, "lock"}
+        return other
+
+    def record(self, config_name: str) -> RolloutRecord:
+        """Return the state file of a rollout."""
+        key = f"state/rollouts/{self.name}/{config_name}.json"
+        return from_json(RolloutRecord, json.loads(self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()))
+
+    def assert_tidy(self) -> None:
+        """No alarm and no lock is left."""
+        assert self.alarms() == []
+        assert "lock.json" not in self.keys()
+
+
+def remade(trigger: Any) -> Any:
+    """Return the trigger as a triggerer makes it: from its class path and its JSON arguments."""
+    path, arguments = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)(**json.loads(json.dumps(arguments)))
+
+
+async def first_event(trigger: Any) -> Any:
+    """Return the payload of a trigger's event."""
+    return await anext(event.payload async for event in trigger.run())

@@ -128,13 +128,21 @@ class AirflowApi:
         """Return the log of one try of a task instance as text."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{attempt}"
         content = self.call("GET", path, full_content=True)["content"]
-        return "\n".join(str(row.get("event", row)) if isinstance(row, dict) else str(row) for row in content)
+        return "\n".join(line for row in content for line in _log_lines(row))
 
     def wait_for_run(self, dag_id: str, run_id: str, *, limit_s: float) -> str:
         """Wait until a run has ended; return its state."""
         what = f"run {run_id} of {dag_id} has ended"
         wait_until(lambda: self.run_state(dag_id, run_id) in ENDED, limit_s=limit_s, what=what)
         return self.run_state(dag_id, run_id)
+
+
+def _log_lines(row: Any) -> list[str]:
+    """Return a structured log row as text: what happened, and the exceptions it carries, the outermost first."""
+    if not isinstance(row, dict):
+        return [str(row)]
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in row.get("error_detail") or []]
+    return [str(row.get("event", row)), *errors]
 
 
 def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str, every_s: float = 0.5) -> None:

@@ -44,6 +44,7 @@ class Scene:
         """Start Airflow with the templates and the demo's own DAG."""
         environment = {
             **self.aws.environment(),
+            "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
             "DLAWS_BUCKET": BUCKET,
             "DLAWS_ENDPOINT": ENDPOINT,
             "DLAWS_IMAGE": IMAGE,

@@ -281,11 +281,11 @@ def _count(stream: Stream) -> str:
 
 
 def _failure(log: str) -> str:
-    """Return the line of a task log that says why the task failed."""
-    lines = [line for line in log.splitlines() if "serves" in line and "again, not the requested" in line]
-    if not lines:
+    """Return what a task log says the task failed with: the exception that Airflow caught."""
+    errors = re.findall(r"^AirflowFailException: (.*)$", log, re.MULTILINE)
+    if not errors:
         raise DemoFailed(f"the log of the refused rollout does not say why:\n{log[-3000:]}")
-    return lines[-1].strip()
+    return str(errors[-1])
 
 
 def _report_uri(reason: str) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from airflow_dlaws.local.process import LocalAws
 
+#: The image `*/serve-test:*`: a serving container whose behaviour stands in its artifact.
+SERVE_TEST = Path(__file__).parent / "local" / "images" / "serve-test"
+
 
 @pytest.fixture(scope="session")
 def local_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     """One local AWS for the whole session; waits that AWS makes take a twentieth of their time."""
-    aws = LocalAws(tmp_path_factory.mktemp("local-aws"), time_scale=0.05)
+    aws = LocalAws(tmp_path_factory.mktemp("local-aws"), time_scale=0.05, images={"*/serve-test:*": SERVE_TEST})
     aws.start()
     children_before = aws.children()
     yield aws

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from serving import Clients, Serving, unique
 from trainer import Trainer
 
 from airflow_dlaws.local.process import LocalAws
@@ -12,3 +15,19 @@ from airflow_dlaws.local.process import LocalAws
 def trainer(local_aws: LocalAws, bucket: str) -> Trainer:
     """Training jobs in a new bucket."""
     return Trainer(local_aws, bucket)
+
+
+@pytest.fixture(scope="session")
+def serving_clients(local_aws: LocalAws) -> Clients:
+    """Clients for the tests of endpoints."""
+    return Clients(local_aws)
+
+
+@pytest.fixture
+def serving(local_aws: LocalAws, serving_clients: Clients) -> Iterator[Serving]:
+    """Models and endpoints in a new bucket; its endpoints are deleted after the test."""
+    bucket = unique("serving")
+    serving_clients.s3.create_bucket(Bucket=bucket)
+    helper = Serving(local_aws, serving_clients, bucket)
+    yield helper
+    helper.delete_endpoints()

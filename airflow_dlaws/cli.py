@@ -7,10 +7,13 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_dlaws import __version__
 from airflow_dlaws.errors import DlawsError
+
+if TYPE_CHECKING:
+    from airflow_dlaws.local.process import LocalAws
 
 #: What `add_parser` is called on.
 Commands = Any
@@ -77,18 +80,23 @@ def _local_up(chosen: argparse.Namespace) -> int:
         images={pattern: Path(folder) for pattern, folder in chosen.image},
         tied=chosen.foreground,
     )
+    if not chosen.foreground:
+        _start(chosen, aws)
+        return 0
+    try:
+        _start(chosen, aws)
+        aws.wait()
+    except KeyboardInterrupt:
+        print("ending the local AWS", file=sys.stderr)
+        aws.stop()
+    return 0
+
+
+def _start(chosen: argparse.Namespace, aws: LocalAws) -> None:
     aws.start()
     environment = aws.environment()
     lines = [f"export {name}={value}" for name, value in environment.items()]
     _show(chosen, {"running": True, "environment": environment}, "\n".join(lines))
-    if not chosen.foreground:
-        return 0
-    try:
-        aws.wait()
-    except KeyboardInterrupt:
-        print("ending the local AWS", file=sys.stderr)
-    aws.stop()
-    return 0
 
 
 def _local_status(chosen: argparse.Namespace) -> int:

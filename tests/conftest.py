@@ -6,8 +6,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from airflow_dlaws.local.leftovers import ServerRecord
 from airflow_dlaws.local.process import LocalAws
 
 #: The image `*/serve-test:*`: a serving container whose behaviour stands in its artifact.
@@ -19,10 +21,12 @@ def local_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     """One local AWS for the whole session; waits that AWS makes take a twentieth of their time."""
     aws = LocalAws(tmp_path_factory.mktemp("local-aws"), time_scale=0.05, images={"*/serve-test:*": SERVE_TEST})
     aws.start()
-    children_before = aws.children()
     yield aws
+    record = ServerRecord.read(aws.state_dir)
+    assert record is not None
+    family = psutil.Process(record.pid).children(recursive=True)
     aws.stop()
-    assert children_before == []
+    assert [process for process in family if process.is_running()] == []
     assert aws.children() == []
 
 

@@ -94,17 +94,17 @@ def serve(arguments: argparse.Namespace) -> None:
     application.router = router = Router(context)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        # In a thread: a handler interrupts the main thread, which may hold the event's lock.
+        signal.signal(number, lambda *_: threading.Thread(target=stopping.set).start())
     if arguments.tied:
         threading.Thread(target=_follow_standard_input, args=(stopping,), daemon=True).start()
     record = ServerRecord.write(state_dir, endpoint_url=context.endpoint_url, time_scale=context.time_scale)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    while not stopping.wait(3600):  # with a timeout, so that signals get through
-        pass
+    stopping.wait()
     context.closing.set()
     router.sagemaker.close()  # while the server still serves: jobs have logs to ship
     record.remove(state_dir)
-    server.shutdown()
+    server.server_close()
 
 
 def _follow_standard_input(stopping: threading.Event) -> None:

@@ -29,6 +29,7 @@ class TrainingJobs:
     def __init__(self, context: LocalContext) -> None:
         self._context = context
         self._regions: PerRegion[_Region] = PerRegion(_Region)
+        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def operations(self) -> dict[str, Handler]:
@@ -46,7 +47,9 @@ class TrainingJobs:
 
     def close(self) -> None:
         """End all jobs; the context's `closing` is set."""
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(_CLOSE_SECONDS)
 
     def _create(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
@@ -64,8 +67,9 @@ class TrainingJobs:
         self._context.tags.create(arn, parameters.get("Tags"))
         run = TrainingRun(self._context, job, request.region)
         thread = threading.Thread(target=run.perform, name=f"training {job.name}", daemon=True)
-        self._threads = [other for other in self._threads if other.is_alive()] + [thread]
-        thread.start()
+        with self._lock:
+            self._threads = [other for other in self._threads if other.is_alive()] + [thread]
+            thread.start()
         return {"TrainingJobArn": arn}
 
     def _describe(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:

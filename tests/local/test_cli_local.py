@@ -33,9 +33,11 @@ def test_up_status_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         status = dlaws("local", "status", "--json", folder=tmp_path)
         assert status.returncode == 0
         assert json.loads(status.stdout)["endpoint_url"] == os.environ["AWS_ENDPOINT_URL"]
-        again = dlaws("local", "up", folder=tmp_path)
-        assert again.returncode == 1
-        assert "stop it first" in again.stderr
+        for more in ((), ("--foreground",)):
+            again = dlaws("local", "up", *more, folder=tmp_path)
+            assert again.returncode == 1
+            assert "stop it first" in again.stderr
+        assert dlaws("local", "status", folder=tmp_path).returncode == 0
     finally:
         down = dlaws("local", "down", folder=tmp_path)
     assert (down.returncode, down.stdout) == (0, "ended\n")

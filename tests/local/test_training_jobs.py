@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import tarfile
 import threading
 import time
@@ -174,6 +176,17 @@ def test_a_host_that_dies_fails_the_job_and_ends_the_others(trainer: Trainer) ->
     job = trainer.run('test "$(uname -n)" = algo-2 -o "$SM_CURRENT_HOST" = algo-2 && kill -9 $$; sleep 60', instances=2)
     assert job["FailureReason"] == "AlgorithmError: , exit code: 137"
     assert time.monotonic() - begin < 30
+
+
+def test_a_machine_that_is_lost_is_the_fault_of_the_service(trainer: Trainer) -> None:
+    before = set(trainer.aws.children())
+    name = trainer.start("sleep 60")
+    trainer.wait(name, lambda job: job["SecondaryStatus"] == "Training" and set(trainer.aws.children()) != before)
+    (supervisor,) = set(trainer.aws.children()) - before
+    os.kill(supervisor, signal.SIGKILL)
+    job = trainer.wait(name)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("InternalServerError")
 
 
 def test_an_input_prefix_without_objects_fails_the_job(trainer: Trainer) -> None:

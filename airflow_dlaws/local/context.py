@@ -82,8 +82,9 @@ class LocalContext:
     closing: threading.Event = field(default_factory=threading.Event)
 
     def now(self) -> datetime:
-        """The time, as answers give it."""
-        return datetime.now(UTC)
+        """The time in whole milliseconds: what answers give is what filters compare with."""
+        now = datetime.now(UTC)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def scaled(self, seconds: float) -> float:
         """How long a wait of AWS's lasts here, in seconds."""

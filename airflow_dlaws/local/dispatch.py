@@ -9,7 +9,7 @@ from typing import Any
 from botocore.model import OperationModel
 from werkzeug.wrappers import Request, Response
 
-from airflow_dlaws.local import protocol, service_model
+from airflow_dlaws.local import model_codec, protocol, service_model
 from airflow_dlaws.local.context import Handler, LocalContext, RequestContext, Resource
 from airflow_dlaws.local.errors import ServiceError, internal_failure, throttled, unsupported_operation
 
@@ -58,7 +58,7 @@ class SageMaker:
 
     def _perform(self, handler: Handler, operation: OperationModel, document: Any, region: str) -> Any:
         self._strike(operation.name)
-        parameters = service_model.decode(operation.input_shape, document)
+        parameters = model_codec.decode(operation.input_shape, document)
         service_model.check(operation.input_shape, parameters)
         return handler(parameters or {}, RequestContext(region=region))
 

@@ -1,4 +1,4 @@
-"""Every place where the local AWS touches moto's insides; tests/local/test_moto_seams.py names them all.
+"""Where the local AWS touches moto's insides, with `cloudwatch`; tests/local/test_moto_seams.py names all seams.
 
 moto is pinned in pyproject.toml because of this file. None of moto's SageMaker is used.
 """

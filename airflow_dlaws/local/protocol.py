@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from botocore.model import OperationModel, ServiceModel
 from werkzeug.wrappers import Request, Response
 
-from airflow_dlaws.local import service_model
+from airflow_dlaws.local import model_codec
 from airflow_dlaws.local.errors import ServiceError
 
 JSON = "application/x-amz-json-1.1"
@@ -30,7 +30,7 @@ def json_body(request: Request) -> Any:
 
 def json_answer(operation: OperationModel, answer: Mapping[str, Any]) -> Response:
     """Write an answer in the JSON protocol."""
-    document = service_model.encode(operation.output_shape, answer, operation.name)
+    document = model_codec.encode(operation.output_shape, answer, operation.name)
     return Response(json.dumps(document), content_type=JSON)
 
 
@@ -72,7 +72,7 @@ def rest_parameters(operation: OperationModel, request: Request, path: Mapping[s
 def rest_answer(operation: OperationModel, answer: Mapping[str, Any]) -> Response:
     """Write an answer in the REST protocol."""
     shape: Any = operation.output_shape
-    service_model.encode(shape, answer, operation.name)
+    model_codec.encode(shape, answer, operation.name)
     payload = shape.serialization.get("payload")
     response = Response(answer[payload] if payload else "", status=operation.http.get("responseCode", 200))
     in_body = {}
@@ -82,7 +82,7 @@ def rest_answer(operation: OperationModel, answer: Mapping[str, Any]) -> Respons
         if member.serialization.get("location") == "header":
             response.headers[member.serialization["name"]] = str(answer[name])
         else:
-            in_body[name] = service_model.encode(member, answer[name], name)
+            in_body[name] = model_codec.encode(member, answer[name], name)
     if payload is None:
         response.data = json.dumps(in_body)
     return response

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 
 from airflow_dlaws.local.context import LocalContext
-from airflow_dlaws.local.images import SYSTEM_PATH
-from airflow_dlaws.local.isolation import OPT_ML, HostProgram
+from airflow_dlaws.local.isolation import HostProgram
 from airflow_dlaws.local.job_logs import HostLog, LogStream, MetricReader, put_metric
 from airflow_dlaws.local.sandbox import HostExit, Sandbox
-from airflow_dlaws.local.training_input import ChannelLoader, InputFault, write_configuration
+from airflow_dlaws.local.training_container import container_programs, make_folders
+from airflow_dlaws.local.training_input import ChannelLoader, InputFault
 from airflow_dlaws.local.training_job import SecondaryStatus, TrainingJob
 from airflow_dlaws.local.training_output import Artifacts, Checkpoints, failure_text
 
@@ -30,7 +28,6 @@ _LOG_SECONDS = 0.2
 #: How often checkpoints are looked at; AWS syncs "as they are written".
 _CHECKPOINT_SECONDS = 1.0
 _LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-_FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code", "tmp")
 
 
 class JobFault(Exception):
@@ -97,40 +94,11 @@ class TrainingRun:
                 "ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are "
                 f"incorrect: {self._context.images.how_to_register(image)}"
             )
-        for host, folder in zip(self._hosts, self._folders, strict=True):
-            for inside in _FOLDERS:
-                (folder / inside).mkdir(parents=True, exist_ok=True)
-            write_configuration(folder, host, self._hosts, self._request)
+        make_folders(self._job, self._folder, self._hosts)
         ChannelLoader(self._s3, self._request, self._region).load(self._folders)
         if self._checkpoints:
             self._checkpoints.restore()
-        return [self._program(host, image_folder) for host in self._hosts]
-
-    def _program(self, host: str, image_folder: Path) -> HostProgram:
-        algorithm = self._request["AlgorithmSpecification"]
-        command = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
-        share = max(1, (os.cpu_count() or 1) // len(self._hosts))
-        environment = {
-            "PATH": f"{image_folder}:{SYSTEM_PATH}",
-            "HOME": f"{OPT_ML}/tmp",
-            "TMPDIR": f"{OPT_ML}/tmp",
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            # The hosts are one machine: each takes its share of the cores.
-            "OMP_NUM_THREADS": str(share),
-            "TRAINING_JOB_NAME": self._job.name,
-            "TRAINING_JOB_ARN": self._job.arn,
-            "AWS_REGION": self._region,
-            **self._request.get("Environment", {}),
-        }
-        return HostProgram(
-            name=host,
-            folder=self._folder / host,
-            argv=tuple(command or ["train"]),  # as in: docker run IMAGE train
-            environment=environment,
-            log=self._folder / f"{host}.log",
-        )
+        return container_programs(self._job, self._region, self._folder, self._hosts, image_folder)
 
     def _train(self, programs: list[HostProgram]) -> _Ended:
         logs = self._logs(programs)

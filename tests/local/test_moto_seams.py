@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import moto
+import moto.cloudwatch.urls
 from botocore.session import get_session
+from moto.cloudwatch.exceptions import InvalidFormat, ResourceNotFound, ValidationError
+from moto.cloudwatch.responses import CloudWatchResponse
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult, EmptyResult
 from moto.moto_server import werkzeug_app
+from moto.sns.models import sns_backends
 
-from airflow_dlaws.local import moto_seams
+from airflow_dlaws.local import cloudwatch, moto_seams
 
 
 def test_the_pinned_moto_has_the_seams_we_use() -> None:
@@ -18,6 +26,27 @@ def test_the_pinned_moto_has_the_seams_we_use() -> None:
     assert list(inspect.signature(werkzeug_app.create_backend_app).parameters) == ["service"]
     assert issubclass(moto_seams.QuietRequestHandler, werkzeug_app.MotoRequestHandler)
     assert "log_request" in dir(werkzeug_app.MotoRequestHandler)
+
+
+def test_the_pinned_moto_has_the_seams_of_our_cloudwatch() -> None:
+    cloudwatch.install()
+    assert moto.cloudwatch.urls.url_paths == {"{0}/$": cloudwatch.LocalCloudWatch.dispatch}
+    assert issubclass(cloudwatch.LocalCloudWatch, CloudWatchResponse)
+    assert issubclass(EmptyResult, ActionResult)
+    for error in (InvalidFormat, ResourceNotFound, ValidationError):
+        assert issubclass(error, ServiceException)
+    topics = sns_backends["123456789012"]["us-east-1"]
+    assert {"message", "arn"} <= set(inspect.signature(topics.publish).parameters)
+
+
+def test_no_other_module_imports_moto() -> None:
+    package = Path(moto_seams.__file__).parent.parent
+    users = {
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(import|from) moto\b", path.read_text(), re.MULTILINE)
+    }
+    assert users == {"moto_seams.py", "cloudwatch.py"}
 
 
 def test_the_services_left_to_moto_are_signed_with_the_names_we_route_by() -> None:

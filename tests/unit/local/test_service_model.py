@@ -11,7 +11,7 @@ from botocore.model import ServiceModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_dlaws.local import service_model
+from airflow_dlaws.local import model_codec, service_model
 from airflow_dlaws.local.errors import ServiceError
 
 ROLE = "arn:aws:iam::123456789012:role/dlaws-sagemaker"
@@ -22,7 +22,7 @@ def refusal(operation: str, request: dict[str, Any], service: str = "sagemaker")
     """Return the message with which a request is refused; "" where it is accepted."""
     shape = service_model.load(service).operation_model(operation).input_shape
     try:
-        service_model.check(shape, service_model.decode(shape, request))
+        service_model.check(shape, model_codec.decode(shape, request))
     except ServiceError as error:
         return error.message if error.code == "ValidationException" else str(error)
     return ""
@@ -111,14 +111,14 @@ def _shapes(model: ServiceModel) -> dict[str, dict[str, Any]]:
 def test_a_value_of_another_type_is_a_serialization_error(request_: dict[str, Any], word: str) -> None:
     shape = service_model.load("sagemaker").operation_model("CreateTrainingJob").input_shape
     with pytest.raises(ServiceError, match=word) as refused:
-        service_model.decode(shape, MINIMAL | request_)
+        model_codec.decode(shape, MINIMAL | request_)
     assert refused.value.code == "SerializationException"
 
 
 def test_an_answer_with_an_unknown_member_is_our_fault_and_says_so() -> None:
     shape = service_model.load("sagemaker").operation_model("DescribeTrainingJob").output_shape
     with pytest.raises(ServiceError, match="Colour") as failed:
-        service_model.encode(shape, {"Colour": "red"}, "DescribeTrainingJob")
+        model_codec.encode(shape, {"Colour": "red"}, "DescribeTrainingJob")
     assert failed.value.code == "InternalFailure"
 
 
@@ -127,5 +127,5 @@ def test_what_is_encoded_is_decoded_to_the_same(when: datetime, reason: str) -> 
     shape = service_model.load("sagemaker").operation_model("DescribeTrainingJob").output_shape
     when = when.replace(tzinfo=UTC, microsecond=when.microsecond // 1000 * 1000)
     answer = {"CreationTime": when, "FailureReason": reason, "TrainingTimeInSeconds": 3}
-    wire = json.loads(json.dumps(service_model.encode(shape, answer)))
-    assert service_model.decode(shape, wire) == answer
+    wire = json.loads(json.dumps(model_codec.encode(shape, answer)))
+    assert model_codec.decode(shape, wire) == answer

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_dlaws.local import service_model
+from airflow_dlaws.local import model_codec, service_model
 from airflow_dlaws.local.training_job import SecondaryStatus, TrainingJob, TrainingStatus
 
 REQUEST = {
@@ -77,7 +77,7 @@ def test_a_job_that_never_trained_is_not_billed(job: TrainingJob) -> None:
 def test_the_description_fits_the_service_model_and_shows_no_tags(job: TrainingJob) -> None:
     job.record_metric("loss", 0.5, job.created)
     shape = service_model.load("sagemaker").operation_model("DescribeTrainingJob").output_shape
-    wire = service_model.encode(shape, job.describe())
+    wire = model_codec.encode(shape, job.describe())
     assert "Tags" not in wire
     assert wire["FinalMetricDataList"][0]["MetricName"] == "loss"
 

@@ -1,0 +1,59 @@
+"""The containers of a training job: their folders, and the program each of them runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from airflow_dlaws.local.images import SYSTEM_PATH
+from airflow_dlaws.local.isolation import OPT_ML, HostProgram
+from airflow_dlaws.local.training_input import write_configuration
+from airflow_dlaws.local.training_job import TrainingJob
+
+_FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code", "tmp")
+
+
+def make_folders(job: TrainingJob, job_folder: Path, hosts: Sequence[str]) -> None:
+    """Make what each host finds under /opt/ml, and its configuration files."""
+    for host in hosts:
+        for inside in _FOLDERS:
+            (job_folder / host / inside).mkdir(parents=True, exist_ok=True)
+        write_configuration(job_folder / host, host, hosts, job.request)
+
+
+def container_programs(
+    job: TrainingJob, region: str, job_folder: Path, hosts: Sequence[str], image_folder: Path
+) -> list[HostProgram]:
+    """Return the program of each host, in the words of the job's request; without any: `train`, as Docker gets it."""
+    algorithm = job.request["AlgorithmSpecification"]
+    command = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
+    environment = _environment(job, region, image_folder, len(hosts))
+    return [
+        HostProgram(
+            name=host,
+            folder=job_folder / host,
+            argv=tuple(command or ["train"]),
+            environment=environment,
+            log=job_folder / f"{host}.log",
+        )
+        for host in hosts
+    ]
+
+
+def _environment(job: TrainingJob, region: str, image_folder: Path, hosts: int) -> dict[str, str]:
+    """What AWS sets, what images usually set, and the job's own variables, which win."""
+    return {
+        "PATH": f"{image_folder}:{SYSTEM_PATH}",
+        "HOME": f"{OPT_ML}/tmp",
+        "TMPDIR": f"{OPT_ML}/tmp",
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # The hosts are one machine: each takes its share of the cores.
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // hosts)),
+        "TRAINING_JOB_NAME": job.name,
+        "TRAINING_JOB_ARN": job.arn,
+        "AWS_REGION": region,
+        **job.request.get("Environment", {}),
+    }

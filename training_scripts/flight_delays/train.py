@@ -90,15 +90,24 @@ class Group:
 
     def __init__(self) -> None:
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        local, neighbours = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         cuda = torch.cuda.is_available()
-        self.device = torch.device(f"cuda:{local}" if cuda else "cpu")
-        if "OMP_NUM_THREADS" not in os.environ or neighbours > 1:
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // neighbours))
+        self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
         if cuda:
             torch.cuda.set_device(self.device)
         if self.size > 1:
             dist.init_process_group("nccl" if cuda else "gloo", timeout=PEER_TIMEOUT)
+        if self.size > 1 or "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.on_this_machine()))
+
+    def on_this_machine(self) -> int:
+        """Count the processes that share these cores: those of other "hosts" too, where the hosts are one machine."""
+        if self.size == 1:
+            return 1
+        machine = pathlib.Path("/proc/sys/kernel/random/boot_id")
+        mine = machine.read_text() if machine.exists() else platform.node()
+        machines = [None] * self.size
+        dist.all_gather_object(machines, mine)
+        return machines.count(mine)
 
     def from_first(self, value: object) -> object:
         """Return the first process's value in every process."""

@@ -97,8 +97,7 @@ class RolloutConductor:
         """
         if is_final(self.state.step):
             return
-        expires_at = self.state.deadline + 2 * self.order.plan.rollback_seconds
-        former = self._store.acquire(now=self._clock(), expires_at=expires_at)
+        former = self._store.acquire(now=self._clock(), expires_at=self.gives_up_at)
         if self.state.step is not Step.STARTING:
             return
         try:
@@ -173,9 +172,14 @@ class RolloutConductor:
         self._clean_up()
         return self.result
 
+    @property
+    def gives_up_at(self) -> float:
+        """When all deadlines of this rollout have passed, epoch seconds: waiting on makes no sense then."""
+        return self.state.deadline + 2 * self.order.plan.rollback_seconds
+
     def run_out_of_time(self) -> bool:
-        """Tell whether all deadlines have passed: AWS has not answered for so long that waiting on makes no sense."""
-        return self._clock() > self.state.deadline + 2 * self.order.plan.rollback_seconds
+        """Tell whether all deadlines have passed."""
+        return self._clock() > self.gives_up_at
 
     def abandon(self, cause: Cause, reason: str, *, wait_seconds: float, on_kill: OnKill = OnKill.ROLLBACK) -> None:
         """Go back because nobody will wait any more: trip the alarm, give AWS `wait_seconds`, clean up if it is done.

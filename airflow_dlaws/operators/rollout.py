@@ -23,8 +23,9 @@ from airflow_dlaws.rollout.state import Cause
 from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.triggers.rollout import trigger_for
 
-#: AWS may start counting later than we do, and going back takes time too.
+#: Waiting for an endpoint that is busy comes on top of AWS's own limit.
 _DEFAULT_MARGIN_SECONDS = 1800
+_TRIGGER_GRACE = timedelta(minutes=10)
 #: How long a worker stays to see a failed task's rollout back where it was; AWS goes on without it.
 _FAILURE_WAIT_SECONDS = 900.0
 #: A killed process has little time: Airflow follows SIGTERM with SIGKILL after 60 seconds.
@@ -195,7 +196,10 @@ class BlueGreenRolloutOperator(DlawsOperator):
             conductor.perform(decision)
             if self.deferrable:
                 self.defer(
-                    trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)), method_name="resume"
+                    trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
+                    method_name="resume",
+                    # The trigger has deadlines of its own; this one is for a triggerer that is gone.
+                    timeout=timedelta(seconds=max(0.0, conductor.gives_up_at - time.time())) + _TRIGGER_GRACE,
                 )
             time.sleep(conductor.order.plan.look_seconds)
 

@@ -114,6 +114,22 @@ class RolloutBench:
         )
         return str(answer["ModelPackageArn"])
 
+    def serve(self, package_arn: str) -> None:
+        """Put a package in service by hand, without a rollout."""
+        name = f"{self.name}-by-hand"
+        self.sagemaker.create_model(
+            ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"ModelPackageName": package_arn}
+        )
+        variant = {
+            "VariantName": "AllTraffic",
+            "ModelName": name,
+            "InstanceType": "ml.m5.large",
+            "InitialInstanceCount": 1,
+        }
+        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        self.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=name)
+        self.wait_until("it is in service", lambda: self.describe()["EndpointStatus"] == "InService")
+
     def arguments(self, package_arn: str, **options: Any) -> dict[str, Any]:
         """Return the operator's arguments to roll this package out on the endpoint."""
         arguments: dict[str, Any] = {
@@ -189,10 +205,10 @@ class RolloutBench:
         answer = self.s3.list_objects_v2(Bucket=self.name, Prefix=f"state/rollouts/{self.name}/")
         return [row["Key"].rpartition("/")[2] for row in answer.get("Contents", [])]
 
-    def other_config(self, config_name: str) -> str:
-        """Return the configuration of the one rollout here that is not `config_name`'s."""
-        (other,) = {key.partition(".")[0] for key in self.keys()} - {config_name, "lock"}
-        return other
+    def only_config(self) -> str:
+        """Return the configuration of the one rollout here."""
+        (config_name,) = {key.partition(".")[0] for key in self.keys()} - {"lock"}
+        return config_name
 
     def record(self, config_name: str) -> RolloutRecord:
         """Return the state file of a rollout."""

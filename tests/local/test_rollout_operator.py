@@ -44,8 +44,8 @@ def bench(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutBen
 
 @pytest.fixture
 def served(bench: RolloutBench) -> RolloutBench:
-    """The same, with a good model in service."""
-    assert bench.roll_out(bench.package("blue")).outcome is RolloutOutcome.PROMOTED
+    """The same, with a good model in service that somebody else deployed."""
+    bench.serve(bench.package("blue"))
     return bench
 
 
@@ -64,6 +64,7 @@ def test_the_first_deployment_creates_the_endpoint(bench: RolloutBench) -> None:
     bench.assert_tidy()
 
 
+@pytest.mark.slow
 def test_a_good_model_is_promoted_and_no_request_is_lost(served: RolloutBench) -> None:
     with Traffic(served.aws, served.name) as traffic:
         result = served.roll_out(served.package("green"))
@@ -82,7 +83,7 @@ def test_a_bad_model_is_rolled_back_and_the_task_says_why(served: RolloutBench) 
     with Traffic(served.aws, served.name) as traffic, pytest.raises(AirflowFailException) as failure:
         served.roll_out(served.package("bad", fail_every=3), wait_seconds=60)
     assert served.live_config() == before
-    record = served.record(served.other_config(before))
+    record = served.record(served.only_config())
     assert (record.state.step, record.state.cause) == (Step.ROLLED_BACK, Cause.HARM)
     green = record.state.evidence
     assert f"green had failed {green.green_errors} of {green.green_requests} requests" in str(failure.value)
@@ -107,7 +108,7 @@ def test_what_aws_promoted_before_we_could_say_no_is_undone_by_us(served: Rollou
     with pytest.raises(AirflowFailException, match="too few requests"):
         served.roll_out(served.package("green"), wait_seconds=1, termination_wait_seconds=0, poll_interval=4)
     assert served.live_config() == before
-    record = served.record(served.other_config(before))
+    record = served.record(served.only_config())
     assert Step.RESTORING in [look.step for look in record.looks]
     assert record.state.step is Step.INCONCLUSIVE
     served.assert_tidy()
@@ -218,6 +219,7 @@ def test_killed_in_the_worker_the_rollout_goes_back(served: RolloutBench) -> Non
     served.assert_tidy()
 
 
+@pytest.mark.slow
 def test_a_cleared_task_stops_what_its_former_life_left_behind(served: RolloutBench) -> None:
     before = served.live_config()
     with Traffic(served.aws, served.name):

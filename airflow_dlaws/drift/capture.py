@@ -7,6 +7,8 @@ One JSON object a line, https://docs.aws.amazon.com/sagemaker/latest/dg/model-mo
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,11 +17,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_dlaws.drift.body import Fault, Row, Unreadable, read_rows, read_scores
-from airflow_dlaws.drift.counts import FeatureCounts, TrafficCounts, count_values
+from airflow_dlaws.drift.counts import FeatureCounts, TrafficCounts, count_values, no_traffic
 from airflow_dlaws.drift.profile import PREDICTION, ReferenceProfile
 
 #: SageMaker takes 25 MB a request (InvokeEndpoint), and base64 and the response make a line longer; more is no capture.
 MAX_LINE_BYTES = 100_000_000
+
+#: Enough that counting by columns pays, few enough that a file's rows are never all in memory.
+_LINES_AT_ONCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ def _time(text: Any) -> datetime | None:
 
 def parse_capture(data: bytes) -> Iterator[CaptureRecord | Fault]:
     """Yield each record of a file, or what is wrong with its line. Empty lines are passed over."""
-    for line in data.split(b"\n"):
+    for line in io.BytesIO(data):
         if line.strip():
             try:
                 yield parse_line(line)
@@ -101,9 +106,19 @@ def count_capture(profile: ReferenceProfile, data: bytes, *, since: datetime | N
 
     :param since: requests answered before it belong to another model; they are counted as a fault of their own kind.
     """
+    counts = no_traffic(profile)
+    items = parse_capture(data)
+    while chunk := list(itertools.islice(items, _LINES_AT_ONCE)):
+        counts += _count_lines(profile, chunk, since)
+    return counts
+
+
+def _count_lines(
+    profile: ReferenceProfile, items: list[CaptureRecord | Fault], since: datetime | None
+) -> TrafficCounts:
     faults: Counter[Fault] = Counter()
     records = []
-    for item in parse_capture(data):
+    for item in items:
         if isinstance(item, Fault):
             faults[item] += 1
         elif since is not None and item.time is not None and item.time < since:
@@ -117,7 +132,7 @@ def count_capture(profile: ReferenceProfile, data: bytes, *, since: datetime | N
         requests=len(records),
         rows=rows,
         features=features,
-        faults={fault.value: count for fault, count in sorted(faults.items())},
+        faults={fault.value: count for fault, count in sorted(faults.items()) if count},
         first=min(times, default=None),
         last=max(times, default=None),
     )

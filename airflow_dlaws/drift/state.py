@@ -126,6 +126,17 @@ def told_so_far(state: DriftState) -> str:
     return f"{seen}; the largest effect was {effect:.3f}, of {name} at look {number}{waiting}"
 
 
+def without_new_drift(state: DriftState) -> str:
+    """Return how things stand where a sensor ends with nothing new to tell."""
+    if state.alarm is None:
+        return f"no drift: {told_so_far(state)}"
+    told, last = f"drift was told at {state.alarm.at:%Y-%m-%d %H:%M}", state.history[-1]
+    if last.at <= state.alarm.at:
+        return f"{told}, and no look was taken since: {told_so_far(state)}"
+    still = "has drifted still, within the cooldown" if last.outcome is DriftOutcome.DRIFT else "shows no drift"
+    return f"{told}, and the latest look {still}: {told_so_far(state)}"
+
+
 def hour_of(key: str) -> datetime | None:
     """Return the hour a capture key starts with, or None where it starts with none."""
     if key[_HOUR_LENGTH : _HOUR_LENGTH + 1] != "/":

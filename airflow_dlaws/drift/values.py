@@ -33,6 +33,8 @@ def category_of(value: object) -> str | None:
     """Return the category that `value` names, as text without surrounding blanks, or None where it is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, float) and value.is_integer():  # JSON and pandas make 5.0 of a category 5
+        value = int(value)
     text = str(value).strip()
     return None if text.lower() in MISSING_WORDS else text
 

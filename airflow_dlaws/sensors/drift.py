@@ -15,7 +15,7 @@ from airflow_dlaws._compat import (
     Context,
     PokeReturnValue,
 )
-from airflow_dlaws.drift.state import DriftState, told_so_far
+from airflow_dlaws.drift.state import DriftState, told_so_far, without_new_drift
 from airflow_dlaws.drift.verdict import DriftSettings, unreadable
 from airflow_dlaws.errors import Inconclusive, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, found_by, watched_model
@@ -26,6 +26,9 @@ from airflow_dlaws.links.aws import ReportLink, report_url
 from airflow_dlaws.sensors.base import DlawsSensor
 from airflow_dlaws.storage import ObjectStore, S3Uri
 from airflow_dlaws.triggers.drift import UnreadCaptureTrigger
+
+#: Seconds after which a worker looks at the endpoint again: another model may be in service, captured elsewhere.
+_LONGEST_WAIT = 3600.0
 
 
 class DriftSensor(DlawsSensor):
@@ -164,7 +167,7 @@ class DriftSensor(DlawsSensor):
             state_s3_uri=str(watch.state_uri),
             min_rows=self._settings.min_rows,
             poll_interval=self.poll_interval,
-            deadline=deadline,
+            deadline=min(deadline, time.time() + _LONGEST_WAIT),
         )
         return self.defer(trigger=trigger, method_name="resume", kwargs={"deadline": deadline})
 
@@ -207,7 +210,7 @@ class DriftSensor(DlawsSensor):
             raise Inconclusive(
                 f"Cannot tell whether {self.endpoint_name} has drifted: {doubt}. Seen: {told_so_far(state)}"
             )
-        sentence = f"{self.endpoint_name} has not drifted within {self.timeout:.0f} s: {told_so_far(state)}"
+        sentence = f"{self.endpoint_name}, after {self.timeout:.0f} s: {without_new_drift(state)}"
         if self.on_timeout == "fail":
             raise OutcomeUnacceptable(sentence)
         raise AirflowSkipException(sentence)

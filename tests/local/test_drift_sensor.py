@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -128,7 +129,7 @@ def test_healthy_traffic_ends_skipped_and_emits_nothing(scene):
     for number in range(3):
         scene.capture(f"part-{number}", traffic(1000, 10 + number))
     context = context_of(RunningTask())
-    with pytest.raises(AirflowSkipException, match="flights has not drifted within 0 s: 3000 rows in 3 files, 1 looks"):
+    with pytest.raises(AirflowSkipException, match="flights, after 0 s: no drift: 3000 rows in 3 files, 1 looks"):
         scene.sensor(timeout=0).execute(context)
     assert context["outlet_events"][ASSET].extra == {}
     with pytest.raises(AirflowFailException, match=r"the largest effect was 0\.0"):
@@ -136,10 +137,20 @@ def test_healthy_traffic_ends_skipped_and_emits_nothing(scene):
 
 
 def test_no_traffic_at_all_is_skipped_with_a_sentence(scene):
-    deferred = waits(scene.sensor(timeout=0.5))
+    deferred = waits(scene.sensor())
+    deferred.trigger.deadline = time.time() + 0.2
     assert fire(deferred) == {"status": "deadline"}
-    with pytest.raises(AirflowSkipException, match="0 rows in 0 files, 0 looks"):
-        scene.sensor().resume(context_of(RunningTask()), {"status": "deadline"}, **deferred.kwargs)
+    with pytest.raises(AirflowSkipException, match="no drift: 0 rows in 0 files, 0 looks"):
+        scene.sensor().resume(context_of(RunningTask()), {"status": "deadline"}, deadline=time.time())
+
+
+def test_the_deadline_is_carried_and_a_worker_looks_around_before_it(scene):
+    deferred = waits(scene.sensor(timeout=90_000))
+    assert deferred.kwargs["deadline"] == pytest.approx(time.time() + 90_000, abs=60)
+    assert deferred.trigger.deadline == pytest.approx(time.time() + 3600, abs=60)
+    with pytest.raises(TaskDeferred) as again:
+        scene.sensor(timeout=5).resume(context_of(RunningTask()), {"status": "deadline"}, **deferred.kwargs)
+    assert again.value.kwargs == deferred.kwargs
 
 
 def test_every_file_counts_once_whether_late_listed_twice_or_after_an_empty_hour(scene):
@@ -261,6 +272,8 @@ def test_drift_is_told_once_in_the_cooldown(scene):
     scene.capture("b", traffic(1200, 4, delay=6))
     waits(scene.sensor(), context_of(RunningTask(run_id="run-2")))
     assert [look["outcome"] for look in scene.state["history"]] == ["drift", "drift"]
+    with pytest.raises(AirflowSkipException, match=r"drift was told at 20.*the latest look has drifted still"):
+        scene.sensor(timeout=0).execute(context_of(RunningTask(run_id="run-2")))
     scene.capture("c", traffic(1200, 5, delay=6))
     summary = scene.sensor(cooldown=timedelta(0)).execute(context_of(RunningTask(run_id="run-3")))
     assert summary["look"] == 3
@@ -278,7 +291,7 @@ def test_without_deferring_it_pokes(scene):
     scene.capture("a", traffic(1200, 3, delay=6))
     sensor = scene.sensor(deferrable=False)
     assert sensor.execute(context_of(RunningTask()))["rows"] == 1200
-    with pytest.raises(AirflowSkipException, match="has not drifted"):
+    with pytest.raises(AirflowSkipException, match="no look was taken since"):
         scene.sensor(deferrable=False, timeout=0.1).execute(context_of(RunningTask(run_id="run-2")))
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from airflow_dlaws.drift.body import Fault
 from airflow_dlaws.drift.capture import count_capture, parse_capture
-from airflow_dlaws.drift.counts import no_traffic
+from airflow_dlaws.drift.counts import count_values, no_traffic
+from airflow_dlaws.drift.profile import categorical_profile
 from airflow_dlaws.jobs.wire import from_json, to_json
 
 ROWS = "10.5,60,A\n3,,B\n"
@@ -87,6 +88,12 @@ def test_a_number_that_is_none_is_missing(profile):
     counts = count_capture(profile, lines(captured("inf,NaN,", "nan")))
     assert [feature.missing for feature in counts.features] == [1, 1, 1, 1]
     assert not any(counts.faults.values())
+
+
+def test_a_category_that_json_made_a_number_is_the_same_category():
+    profile = categorical_profile("hour", ["5", "6", 6.0, 7])
+    assert profile.counts == {"5": 1, "6": 2, "7": 1}
+    assert count_values(profile, [5, 5.0, "5", 6, None, float("nan")])[0].cells == (3, 1, 0)
 
 
 def test_values_beyond_the_reference_and_new_categories_are_told_apart(profile):

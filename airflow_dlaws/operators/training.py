@@ -179,8 +179,10 @@ class DistributedTrainingOperator(JobOperator):
                 check(name, self._value(name))
         if not any(is_template(getattr(self, name)) for name in _SPOT_FIELDS):
             check_spot(**{name: self._value(name) for name in _SPOT_FIELDS})
-        if not is_template(self.channels):
-            _channels({name: channel for name, channel in (self.channels or {}).items() if not is_template(channel)})
+        if isinstance(self.channels, Mapping):
+            _channels({name: channel for name, channel in self.channels.items() if not is_template(channel)})
+        elif not is_template(self.channels):
+            _channels(self.channels)
 
     def _value(self, name: str) -> Any:
         """Return a field as TrainingSpec takes it."""

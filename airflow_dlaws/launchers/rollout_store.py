@@ -42,6 +42,7 @@ class RolloutStore:
         self._lock_uri = folder / "lock.json"
         self.record_uri = folder / f"{names.config_name}.json"
         self.report_uri = folder / f"{names.config_name}.html"
+        self._report_data_uri = folder / f"{names.config_name}.report.json"
 
     def load(self) -> RolloutRecord | None:
         """Return what is remembered of this rollout, or None where it never began."""
@@ -56,9 +57,10 @@ class RolloutStore:
     def write_report(self, record: RolloutRecord) -> None:
         """Draw the report anew."""
         result = result_of(record.state, report_uri=str(self.report_uri))
-        page = to_html(RolloutReport(result=result, record=record))
+        report = RolloutReport(result=result, record=record)
         with service_errors(f"write {self.report_uri}"):
-            self._store.write(self.report_uri, page.encode(), content_type="text/html; charset=utf-8")
+            self._store.write_json(self._report_data_uri, to_json(report))
+            self._store.write(self.report_uri, to_html(report).encode(), content_type="text/html; charset=utf-8")
 
     def acquire(self, *, now: float, expires_at: float) -> LockNote | None:
         """Take the endpoint's lock; return the note of a former holder whose rollout was left unfinished.

@@ -52,7 +52,7 @@ def to_html(report: RolloutReport) -> str:
 
 def _facts(result: RolloutResult) -> str:
     return table(
-        ("", ""),
+        ("what", "name"),
         [
             ("model package", result.model_package_arn),
             ("requested configuration (green)", result.endpoint_config_name),
@@ -100,7 +100,7 @@ def _marks(looks: Sequence[Look], began: float) -> list[Mark]:
 
 
 def _looks_table(looks: Sequence[Look], began: float) -> str:
-    header = ("time", "after", "status", "step", "action", "green", "blue", "what was seen")
+    header = ("time", "after", "status", "step", "action", "green failed", "blue failed", "what was seen")
     rows = [
         (
             datetime.fromtimestamp(look.at, UTC).strftime("%H:%M:%S"),

@@ -20,7 +20,7 @@ from running_task import RunningTask
 from airflow_dlaws.jobs.wire import from_json
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
-from airflow_dlaws.rollout.report import RolloutRecord
+from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
 from airflow_dlaws.rollout.result import RolloutResult
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serve-test:1"
@@ -212,8 +212,15 @@ class RolloutBench:
 
     def record(self, config_name: str) -> RolloutRecord:
         """Return the state file of a rollout."""
-        key = f"state/rollouts/{self.name}/{config_name}.json"
-        return from_json(RolloutRecord, json.loads(self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()))
+        return from_json(RolloutRecord, self._read(f"{config_name}.json"))
+
+    def report(self, config_name: str) -> RolloutReport:
+        """Return the report of a rollout."""
+        return from_json(RolloutReport, self._read(f"{config_name}.report.json"))
+
+    def _read(self, name: str) -> Any:
+        answer = self.s3.get_object(Bucket=self.name, Key=f"state/rollouts/{self.name}/{name}")
+        return json.loads(answer["Body"].read())
 
     def assert_tidy(self) -> None:
         """No alarm and no lock is left."""

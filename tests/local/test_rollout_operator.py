@@ -73,7 +73,9 @@ def test_a_good_model_is_promoted_and_no_request_is_lost(served: RolloutBench) -
     assert set(traffic.answers) == {"blue", "green"}
     assert (result.green_errors, result.blue_errors) == (0, 0)
     assert result.green_requests >= 5
-    looks = served.record(result.endpoint_config_name).looks
+    report = served.report(result.endpoint_config_name)
+    assert report.result == result
+    looks = report.record.looks
     assert any(look.green_share and 0.2 < look.green_share < 0.8 for look in looks)
     served.assert_tidy()
 

@@ -16,7 +16,6 @@ import csv
 import datetime
 import hashlib
 import io
-import random
 import subprocess
 import sys
 import tarfile
@@ -68,17 +67,6 @@ def upload(client: Any, bucket: str, files: dict[str, Path], *, prefix: str = "f
         client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ContentType="text/csv")
         locations[month] = f"s3://{bucket}/{key}"
     return locations
-
-
-def traffic(path: Path, *, rows: int, seed: int = 0) -> list[tuple[str, int]]:
-    """Return `rows` flights of a month as (line of a text/csv request, label), a fair sample in random order.
-
-    In order of time, the first thousand requests would be one week, and one week's weather differs from a quarter's
-    whatever the season: shuffled, every window of the traffic is a sample of the month.
-    """
-    lines = path.read_text().splitlines()[1:]
-    pairs = (line.split(",", 1) for line in random.Random(seed).sample(lines, min(rows, len(lines))))
-    return [(features, int(label)) for label, features in pairs]
 
 
 def download(cache: Path) -> Path:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from airflow_dlaws.drift.body import Fault
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.verdict import DriftOutcome, DriftVerdict, lost_rows
@@ -72,6 +73,7 @@ class DriftState:
     #: Keys read in the hours that are open, relative to the capture prefix.
     seen: tuple[str, ...] = ()
     files: int = 0
+    #: Of files with this model's requests alone: what rows are guessed from.
     bytes: int = 0
     looks: int = 0
     #: Traffic after the last look; the next look judges it alone, so months of health cannot dilute a new drift.
@@ -177,7 +179,8 @@ def absorb(
         open_from=open_from,
         seen=tuple(sorted(key for key in keys if key[:_HOUR_LENGTH] >= open_from)),
         files=state.files + len(files),
-        bytes=state.bytes + sum(file.size for file in files),
+        # Files shared with the model before would make rows look rare, and the next files not worth reading.
+        bytes=state.bytes + (0 if counts.faults.get(Fault.BEFORE_MODEL) else sum(file.size for file in files)),
         window=state.window + counts,
         total=state.total + counts,
     )
@@ -222,6 +225,9 @@ def cooling_down(state: DriftState, now: datetime, cooldown: timedelta) -> bool:
 #: A file may wait so long for company before a worker is started for it.
 PATIENCE = timedelta(minutes=15)
 
+#: The guess of rows errs: a worker woken a little early reads and waits on, one not woken keeps a verdict waiting.
+_NEARLY = 0.8
+
 
 def worth_reading(state: DriftState | None, files: list[CaptureFile], *, min_rows: int, now: datetime) -> bool:
     """Tell whether the unread files probably bring the rows for a look, or have waited long enough.
@@ -233,4 +239,5 @@ def worth_reading(state: DriftState | None, files: list[CaptureFile], *, min_row
     if state is None or not state.bytes or now - min(file.written for file in files) >= PATIENCE:
         return True
     rows_per_byte = (state.total.rows + lost_rows(state.total.faults)) / state.bytes
-    return state.window.rows + rows_per_byte * sum(file.size for file in files) >= min_rows
+    guess = state.window.rows + rows_per_byte * sum(file.size for file in files)
+    return guess >= _NEARLY * min_rows

@@ -111,9 +111,17 @@ def test_a_worker_is_woken_when_the_rows_are_probably_there(profile):
     state = absorb(new_state(profile, None), [file(11, size=10_000)], counts, now=NOW)
     assert worth_reading(None, [file(12)], min_rows=1000, now=NOW)
     assert not worth_reading(state, [], min_rows=1, now=NOW)
-    assert not worth_reading(state, [file(12, size=89_000)], min_rows=1000, now=NOW)
-    assert worth_reading(state, [file(12, size=90_000)], min_rows=1000, now=NOW)
+    assert not worth_reading(state, [file(12, size=60_000)], min_rows=1000, now=NOW)
+    assert worth_reading(state, [file(12, size=89_900)], min_rows=1000, now=NOW)
     assert worth_reading(state, [file(12, size=1, written=NOW - timedelta(minutes=16))], min_rows=1000, now=NOW)
+
+
+def test_files_of_the_model_before_do_not_make_the_next_ones_look_empty(profile):
+    since = datetime(2026, 3, 1, 11, tzinfo=UTC)
+    before = count_capture(profile, capture_file(*healthy_rows(1000, seed=2)), since=since)
+    state = absorb(new_state(profile, since), [file(11, size=90_000)], before, now=NOW)
+    assert (state.files, state.total.rows) == (1, 0)
+    assert worth_reading(state, [file(12, size=100)], min_rows=1000, now=NOW)
 
 
 def test_drift_just_told_is_not_told_again(profile):

@@ -54,9 +54,7 @@ def test_killing_the_task_process_ends_with_one_job_and_a_green_task(airflow: Lo
     assert airflow.api.xcom("train_waiting", run_id, "train")["job_name"] == job["TrainingJobName"]
 
 
-def test_killing_the_triggerer_ends_with_one_job_and_clearing_starts_exactly_one_more(
-    airflow: LocalAirflow, sagemaker: Any
-) -> None:
+def test_killing_the_triggerer_ends_with_one_job_and_a_green_task(airflow: LocalAirflow, sagemaker: Any) -> None:
     run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
     wait_until(
         lambda: airflow.api.task_state("train_deferred", run_id, "train") == "deferred", limit_s=30, what="deferred"
@@ -66,13 +64,20 @@ def test_killing_the_triggerer_ends_with_one_job_and_clearing_starts_exactly_one
     assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=180) == "success"
     assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1
 
+
+def test_clearing_a_green_task_starts_exactly_one_more_job(airflow: LocalAirflow, sagemaker: Any) -> None:
+    run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
+    assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=180) == "success"
     airflow.api.clear("train_deferred", run_id, "train")
     wait_until(lambda: len(jobs_of(sagemaker, "train_deferred", run_id)) == 2, limit_s=60, what="a second job")
     assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=120) == "success"
     assert [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_deferred", run_id)] == ["Completed"] * 2
 
 
-def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sagemaker: Any) -> None:
+@pytest.mark.parametrize("triggerer", ["running", "down"])
+def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sagemaker: Any, triggerer: str) -> None:
+    if triggerer == "down":  # nobody has taken the trigger up: as in the second after the task has deferred
+        airflow.kill_component("triggerer")
     run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
     wait_until(
         lambda: airflow.api.task_state("train_deferred", run_id, "train") == "deferred", limit_s=30, what="deferred"
@@ -84,10 +89,13 @@ def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sag
         limit_s=30,
         what="the job is being stopped",
     )
-    print(f"the job was being stopped {time.monotonic() - marked:.1f} s after the mark")
+    print(f"triggerer {triggerer}: the job was being stopped {time.monotonic() - marked:.1f} s after the mark")
     wait_until(
         lambda: jobs_of(sagemaker, "train_deferred", run_id)[0]["TrainingJobStatus"] == "Stopped",
         limit_s=30,
         what="the job is stopped",
     )
     assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1
+    assert airflow.api.task_state("train_deferred", run_id, "train") == "failed"
+    if triggerer == "down":
+        airflow.start_component("triggerer")

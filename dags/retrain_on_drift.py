@@ -1,8 +1,7 @@
 """Validate, train, evaluate, register and roll out a flight-delay model: on drift, on a calendar, or by hand.
 
-The newest month in the bucket is what champion and challenger are compared on; the months before it train the
-challenger. A challenger that is not better is not deployed: the run ends with its last tasks skipped. Copy this file,
-and set the knobs below or the environment variables they read; the trigger form offers the rest.
+Champion and challenger are compared on the newest month in the bucket; the months before it train the challenger. One
+that is not better is not deployed: the last tasks are skipped. Copy this file, set the knobs or their variables.
 """
 
 from __future__ import annotations
@@ -27,48 +26,43 @@ IMAGE = os.environ.get("DLAWS_IMAGE", "123456789012.dkr.ecr.us-east-1.amazonaws.
 ENDPOINT = os.environ.get("DLAWS_ENDPOINT", "flight-delays")
 SCRIPTS = os.environ.get("DLAWS_SCRIPTS", "../training_scripts/flight_delays")
 CRON = os.environ.get("DLAWS_RETRAIN_CRON", "0 6 2 * *")  # empty: only drift and people start a run
+EPOCH = datetime(2013, 1, 1)  # of the data: the earliest month that can be asked for
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
 
-#: The same name stands in monitor_endpoint.py: this is how one DAG starts the other.
+#: As in monitor_endpoint.py: this is how one DAG starts the other.
 DRIFT = Asset("flight-delays-drift")
-SCHEDULE = AssetOrTimeSchedule(timetable=CronDataIntervalTimetable(CRON, timezone="UTC"), assets=[DRIFT])
+SCHEDULE = AssetOrTimeSchedule(timetable=CronDataIntervalTimetable(CRON, "UTC"), assets=[DRIFT]) if CRON else [DRIFT]
+
+
+def expect(what: str, column: str, severity: str = "critical", **kwargs: Any) -> dict[str, Any]:
+    """Return an expectation of a column; a warning lets the run go on."""
+    return {"type": f"expect_column_{what}", "kwargs": {"column": column, **kwargs}, "severity": severity}
+
 
 SUITE = [
-    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "late", "value_set": [0, 1]}},
-    {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "dep_delay"}},
-    {
-        "type": "expect_column_values_to_be_between",
-        "kwargs": {"column": "dep_delay", "min_value": -120, "max_value": 2000},
-    },
-    {
-        "type": "expect_column_values_to_be_between",
-        "kwargs": {"column": "distance", "min_value": 10, "max_value": 6000},
-    },
-    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "origin", "value_set": ["EWR", "JFK", "LGA"]}},
-    {
-        "type": "expect_column_mean_to_be_between",
-        "kwargs": {"column": "late", "min_value": 0.05, "max_value": 0.6},
-        "severity": "warning",
-    },
+    expect("values_to_be_in_set", "late", value_set=[0, 1]),
+    expect("values_to_not_be_null", "dep_delay"),
+    expect("values_to_be_between", "dep_delay", min_value=-120, max_value=2000),
+    expect("values_to_be_between", "distance", min_value=10, max_value=6000),
+    expect("values_to_be_in_set", "origin", value_set=["EWR", "JFK", "LGA"]),
+    expect("mean_to_be_between", "late", "warning", min_value=0.05, max_value=0.6),
 ]
 
 
 def number(default: float, title: str, low: float, high: float, section: str, kind: str = "integer") -> Param:
-    """Return a field of the trigger form for a number."""
+    """Return a field of the trigger form."""
     return Param(default, type=kind, title=title, minimum=low, maximum=high, section=section)
 
 
 PARAMS = {
     "bucket": Param(BUCKET, type="string", title="Bucket", description="Data, models and reports.", section="Data"),
-    "data_prefix": Param("flights/", type="string", title="Data prefix", section="Data"),
+    "data_prefix": Param("flights/", type="string", section="Data"),
     "train_months": number(2, "Months to train on", 1, 11, "Data"),
     "instance_type": Param("ml.m5.xlarge", type="string", title="Training instances", section="Training"),
     "instance_count": number(2, "Number of instances", 1, 64, "Training"),
     "epochs": number(4, "Epochs", 1, 500, "Training"),
     "endpoint_name": Param(ENDPOINT, type="string", title="Endpoint", section="Rollout"),
-    "strategy": Param(
-        "canary", type="string", enum=["canary", "linear", "all_at_once"], title="Strategy", section="Rollout"
-    ),
+    "strategy": Param("canary", type="string", enum=["canary", "linear", "all_at_once"], section="Rollout"),
     "canary_percent": number(30, "Canary share (%)", 1, 50, "Rollout"),
     "wait_seconds": number(600, "Bake (seconds)", 0, 3600, "Rollout"),
 }
@@ -85,39 +79,29 @@ def choose_data() -> dict[str, Any]:
     store = ObjectStore(AwsClients(AwsConnection()).client("s3"))
     data = S3Uri.parse(f"s3://{params['bucket']}/{params['data_prefix']}")
     keys = {row.uri.key.split("month=")[1][:7]: row.uri.key for row in store.list(data) if "month=" in row.uri.key}
-    months = sorted(month for month in keys if until is None or month < until.strftime("%Y-%m"))
+    months = sorted(month for month in keys if until is None or month < f"{until:%Y-%m}")
     training = months[-1 - params["train_months"] : -1]
     if len(training) < params["train_months"]:
-        raise ValueError(
-            f"{data} has the months {months}: {params['train_months']} to train on and one more are needed"
-        )
+        raise ValueError(f"{data} has {months}: {params['train_months']} months to train on and one more are needed")
     manifest = S3Uri(data.bucket, f"runs/{context['dag_run'].run_id}/train.manifest")
     store.write_json(manifest, [{"prefix": f"s3://{data.bucket}/"}, *(keys[month] for month in training)])
-    newest = f"s3://{data.bucket}/{keys[months[-1]]}"
-    return {"train": str(manifest), "evaluate": newest, "train_months": training, "evaluate_month": months[-1]}
+    return {"train": str(manifest), "evaluate": f"s3://{data.bucket}/{keys[months[-1]]}", "months": training}
 
 
-@dag(
-    dag_id="retrain_on_drift",
-    schedule=SCHEDULE if CRON else [DRIFT],
-    start_date=datetime(2013, 1, 1),
-    catchup=False,
-    max_active_runs=1,
-    params=PARAMS,
-    tags=["dlaws", "training"],
-    doc_md=__doc__,
-)
+DEFAULTS = {
+    "image": IMAGE,
+    "source": SCRIPTS,
+    "role_arn": ROLE_ARN,
+    "instance_type": "{{ params.instance_type }}",
+    "output_s3_uri": "s3://{{ params.bucket }}/models",
+    "max_runtime_s": 3600,
+    "poll_interval": POLL_SECONDS,
+}
+
+
+@dag(schedule=SCHEDULE, start_date=EPOCH, max_active_runs=1, params=PARAMS, default_args=DEFAULTS, doc_md=__doc__)
 def retrain_on_drift() -> None:
     """One road from data to the endpoint; every task can end it."""
-    job = {
-        "image": IMAGE,
-        "source": SCRIPTS,
-        "output_s3_uri": "s3://{{ params.bucket }}/models",
-        "role_arn": ROLE_ARN,
-        "instance_type": "{{ params.instance_type }}",
-        "max_runtime_s": 3600,
-        "poll_interval": POLL_SECONDS,
-    }
     data = choose_data()
     validate = DataValidationOperator(
         task_id="validate",
@@ -133,21 +117,17 @@ def retrain_on_drift() -> None:
         hyperparameters={"epochs": "{{ params.epochs }}"},
         instance_count="{{ params.instance_count }}",
         metrics=["validation:loss", "validation:auc"],
-        **job,
     )
     evaluate = ModelEvaluationOperator(
         task_id="evaluate",
-        entry_point="evaluate.py",
         challenger_artifact=train.output["artifact_uri"],
         endpoint_name="{{ params.endpoint_name }}",
         evaluation_data=data["evaluate"],
         requirements={"max_log_loss": 0.6, "min_auc": 0.7},
-        **job,
     )
     register = RegisterModelOperator(
         task_id="register",
         model_package_group="flight-delays",
-        image=IMAGE,
         training=train.output,
         evaluation=evaluate.output,
         validation=validate.output,
@@ -157,7 +137,6 @@ def retrain_on_drift() -> None:
         task_id="roll_out",
         endpoint_name="{{ params.endpoint_name }}",
         model_package_arn=register.output["package_arn"],
-        role_arn=ROLE_ARN,
         instance_type="ml.m5.large",
         strategy="{{ params.strategy }}",
         canary_percent="{{ params.canary_percent }}",
@@ -165,7 +144,6 @@ def retrain_on_drift() -> None:
         state_s3_uri="s3://{{ params.bucket }}",
         termination_wait_seconds=120,
         data_capture_s3_uri="s3://{{ params.bucket }}/capture",
-        poll_interval=POLL_SECONDS,
     )
     validate >> train >> evaluate >> register >> roll_out
 

@@ -74,9 +74,8 @@ def choose_data() -> dict[str, Any]:
     from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
     from airflow_dlaws.storage import ObjectStore, S3Uri
 
-    context = get_current_context()
+    store, context = ObjectStore(AwsClients(AwsConnection()).client("s3")), get_current_context()
     params, until = context["params"], context.get("data_interval_end")
-    store = ObjectStore(AwsClients(AwsConnection()).client("s3"))
     data = S3Uri.parse(f"s3://{params['bucket']}/{params['data_prefix']}")
     keys = {row.uri.key.split("month=")[1][:7]: row.uri.key for row in store.list(data) if "month=" in row.uri.key}
     months = sorted(month for month in keys if until is None or month < f"{until:%Y-%m}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+# Importing Airflow writes a configuration file: not into the home folder of whoever runs the tests.
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 from airflow_dlaws.local.leftovers import ServerRecord
 from airflow_dlaws.local.process import LocalAws

@@ -11,7 +11,7 @@ from airflow_dlaws.errors import OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.jobs import wire
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.links.aws import ReportLink, report_url
-from airflow_dlaws.operators.base import DlawsOperator, airflow_errors
+from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
 from airflow_dlaws.storage import ObjectStore, S3Uri
 from airflow_dlaws.validation import page
 from airflow_dlaws.validation.gx import ExpectationChecker
@@ -26,8 +26,8 @@ class DataValidationOperator(DlawsOperator):
     """Check tabular data in S3 against a suite of Great Expectations.
 
     A critical expectation that is not met fails the task for good, with what was observed; a warning passes, with the
-    report. Both leave `validation.json` and `validation.html` under `report_s3_uri`. Data are read on the worker, one
-    object at a time, and must fit into its memory as one table (`max_rows` bounds them).
+    report. Both leave `validation.json` and `validation.html` in a folder of this task's own under `report_s3_uri`.
+    Data are read on the worker, one object at a time, and must fit into memory as one table; `max_rows` bounds them.
 
     Returns a :class:`~airflow_dlaws.validation.report.ValidationResult` as JSON. Where it fails, the same result is
     under the XCom key `validation_result`.
@@ -37,7 +37,7 @@ class DataValidationOperator(DlawsOperator):
     :param format: "csv" or "parquet".
     :param suite: list of {"type": "expect_...", "kwargs": {...}, "severity": "critical" | "warning"}, or the path or
         S3 location of a JSON or YAML file that holds one.
-    :param report_s3_uri: prefix that the two reports are written under.
+    :param report_s3_uri: prefix that the reports of all runs are written under.
     :param read_options: more arguments of pandas' `read_csv` or `read_parquet`, such as {"header": None}.
     :param max_rows: read at most this many rows, spread over all objects; the report says so.
     :param min_rows: fewer rows than this fail the task, as a critical expectation.
@@ -88,7 +88,7 @@ class DataValidationOperator(DlawsOperator):
                     raise AirflowSkipException(str(error)) from error
                 raise
             report = self._report(checker, batch)
-            result = self._publish(store, report)
+            result = self._publish(context, store, report)
             address = report_url(s3, S3Uri.parse(result.data_docs_uri))
             ReportLink.store(context, address)
             for finding in report.warnings:
@@ -156,8 +156,9 @@ class DataValidationOperator(DlawsOperator):
             great_expectations_version=checker.version,
         )
 
-    def _publish(self, store: ObjectStore, report: ValidationReport) -> ValidationResult:
-        prefix = S3Uri.parse(self.report_s3_uri)
+    def _publish(self, context: Context, store: ObjectStore, report: ValidationReport) -> ValidationResult:
+        # A folder for each task of each run: lineage points here, so no later run may write over it.
+        prefix = S3Uri.parse(self.report_s3_uri) / identity_of(context).name("validation", role="report")
         document, html = prefix / "validation.json", prefix / "validation.html"
         store.write_json(document, wire.to_json(report))
         store.write(html, page.render(report).encode(), content_type="text/html; charset=utf-8")

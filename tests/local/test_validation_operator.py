@@ -47,8 +47,13 @@ class Validation:
         )
         return wire.from_json(ValidationResult, operator.execute(self.task.context))
 
+    def reports(self) -> list[str]:
+        listed = self.s3.list_objects_v2(Bucket=self.bucket, Prefix="reports/")
+        return [row["Key"] for row in listed["Contents"]]
+
     def report(self) -> ValidationReport:
-        body = self.s3.get_object(Bucket=self.bucket, Key="reports/validation.json")["Body"].read()
+        (key,) = [each for each in self.reports() if each.endswith("/validation.json")]
+        body = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return wire.from_json(ValidationReport, json.loads(body))
 
 
@@ -72,10 +77,10 @@ def test_good_data_pass_with_report_page_and_the_version_read(validation):
     assert [each.version.version_id for each in result.objects] == [None, version]
     assert [each.rows for each in result.objects] == [4, 4]
     assert validation.report().great_expectations_version.startswith("1.")
-    page = validation.s3.get_object(Bucket=validation.bucket, Key="reports/validation.html")
+    page = validation.s3.get_object(Bucket=validation.bucket, Key=result.data_docs_uri.split("/", 3)[3])
     assert page["ContentType"].startswith("text/html")
     assert b"Data validation passed" in page["Body"].read()
-    assert "reports/validation.html" in validation.task.pushed["_link_ReportLink"]
+    assert validation.task.pushed["_link_ReportLink"].endswith("/validation.html")
 
 
 def test_a_critical_expectation_fails_for_good_with_what_was_seen(validation):
@@ -83,9 +88,17 @@ def test_a_critical_expectation_fails_for_good_with_what_was_seen(validation):
         validation.run([ORIGINS, DELAYS])
 
     assert "expect_column_values_to_not_be_null(dep_delay): 1 of 4 rows are unexpected (25 %)" in str(failure.value)
-    assert "reports/validation.html" in str(failure.value)
+    assert "/validation.html" in str(failure.value)
     assert validation.task.pushed["validation_result"]["passed"] is False
     assert [finding.met for finding in validation.report().findings] == [True, False]
+
+
+def test_a_retry_writes_over_its_report_and_another_run_does_not(validation):
+    for task in (RunningTask(), RunningTask(try_number=2), RunningTask(run_id="run-2")):
+        validation.task = task
+        validation.run([ORIGINS])
+
+    assert len(validation.reports()) == 4
 
 
 def test_a_warning_passes_and_is_reported(validation):

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 import running_task
-from airflow.providers.amazon.aws.operators.sagemaker import SageMakerTrainingOperator
+from airflow.providers.amazon.aws.operators.sagemaker import (
+    SageMakerEndpointConfigOperator,
+    SageMakerEndpointOperator,
+    SageMakerModelOperator,
+    SageMakerTrainingOperator,
+)
+from serving import IMAGE, ROLE, Serving, deployment, unique, variant
 from trainer import Trainer
 
 
@@ -50,3 +56,70 @@ def test_the_training_operator_finds_the_name_of_an_earlier_job(trainer: Trainer
     name = answer["Training"]["TrainingJobName"]
     assert name.startswith(f"{earlier}-")
     assert trainer.describe(name)["TrainingJobStatus"] == "Completed"
+
+
+def deploy(serving: Serving, name: str, **behaviour: Any) -> str:
+    """Let the stock operators make a model and an endpoint configuration of it; return the configuration's name."""
+    model, config = unique("model"), unique("config")
+    container = {"Image": IMAGE, "ModelDataUrl": serving.artifact(name=name, **behaviour)}
+    request = {"ModelName": model, "ExecutionRoleArn": ROLE, "PrimaryContainer": container}
+    SageMakerModelOperator(task_id="model", config=request, aws_conn_id=None).execute({})
+    # As a string, which the operator turns into a number: templates give strings.
+    variants = [variant(model, InitialInstanceCount="1")]
+    request = {"EndpointConfigName": config, "ProductionVariants": variants}
+    SageMakerEndpointConfigOperator(task_id="config", config=request, aws_conn_id=None).execute({})
+    return config
+
+
+def endpoint_operator(operation: str, endpoint: str, config: str, **request: Any) -> SageMakerEndpointOperator:
+    """Return the stock operator, looking every second."""
+    return SageMakerEndpointOperator(
+        task_id="endpoint",
+        config={"EndpointName": endpoint, "EndpointConfigName": config, **request},
+        operation=operation,
+        aws_conn_id=None,
+        check_interval=1,
+        max_ingestion_time=60,
+    )
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_model_and_endpoint_operators_create_and_update_an_endpoint(serving: Serving) -> None:
+    blue, green = deploy(serving, "blue"), deploy(serving, "green")
+    endpoint = serving.adopt(unique("endpoint"))
+    created = endpoint_operator("create", endpoint, blue).execute({})
+    assert created["Endpoint"]["EndpointStatus"] == "InService"
+    assert serving.served_by(endpoint) == "blue"
+    updated = endpoint_operator("update", endpoint, green).execute({})
+    assert updated["Endpoint"]["EndpointConfigName"] == green
+    assert serving.served_by(endpoint) == "green"
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_endpoint_operator_updates_an_endpoint_it_was_told_to_create(serving: Serving) -> None:
+    blue, green = deploy(serving, "blue"), deploy(serving, "green")
+    endpoint = serving.endpoint(blue)
+    endpoint_operator("create", endpoint, green).execute({})
+    assert serving.served_by(endpoint) == "green"
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_endpoint_operator_takes_a_rollback_for_a_success_which_is_why_there_is_one_of_ours(
+    serving: Serving,
+) -> None:
+    blue = deploy(serving, "blue")
+    endpoint, alarm = serving.endpoint(blue), serving.alarm()
+    serving.cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="rings before the update")
+    guarded = deployment("ALL_AT_ONCE", alarm)
+    answer = endpoint_operator("update", endpoint, deploy(serving, "green"), DeploymentConfig=guarded).execute({})
+    assert answer["Endpoint"]["EndpointStatus"] == "InService"
+    assert answer["Endpoint"]["EndpointConfigName"] == blue
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_endpoint_operator_fails_when_the_container_does_not_pass_its_ping(serving: Serving) -> None:
+    endpoint = serving.adopt(unique("endpoint"))
+    operator = endpoint_operator("create", endpoint, deploy(serving, "bad", exits=True))
+    with pytest.raises(Exception, match="Waiter EndpointInService failed"):
+        operator.execute({})
+    assert "did not pass the ping health check" in serving.describe(endpoint)["FailureReason"]

@@ -196,5 +196,5 @@ def _sentence(comparisons: Sequence[Comparison], drifted: tuple[str, ...], rows:
             first.setdefault(each.feature, each)
     told = "; ".join(f"{name} {each.note} (effect {each.effect:.2f})" for name, each in list(first.items())[:5])
     more = f"; and {len(drifted) - 5} more" if len(drifted) > 5 else ""
-    what = "the predictions have drifted too" if PREDICTION in drifted else "the predictions have not"
-    return f"Drift {seen}: {told}{more}. Of {len(drifted)} in all; {what}"
+    what = "have drifted too" if PREDICTION in drifted else "have not drifted"
+    return f"Drift {seen}: {told}{more}. The predictions {what}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from airflow_dlaws.local.demo.timeline import Timeline
 
 #: The loop's bar on two cores.
 LOOP_LIMIT_S = 480
+#: What a shell reports of a command that Ctrl-C has ended.
+_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +48,14 @@ def run(chosen: argparse.Namespace) -> int:
     timeline.started = time.monotonic()
     scene = Scene(chosen.home)
     story = Story(scene, timeline, months)
+    _interrupt_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
         outcome = _play(scene, story, timeline)
     except KeyboardInterrupt:
+        _interrupt_on()
+        timeline.tell("interrupted; stopping everything", mark="✗")
         scene.stop()
-        timeline.tell("interrupted; everything is stopped", mark="✗")
-        return 130
+        return _INTERRUPTED
     except BaseException:
         scene.stop()
         raise
@@ -59,6 +64,12 @@ def run(chosen: argparse.Namespace) -> int:
         scene.stop()
     _show(chosen, document, _closing(chosen, scene, timeline, outcome))
     return 1 if outcome else 0
+
+
+def _interrupt_on(*signals: signal.Signals) -> None:
+    """Let these signals raise KeyboardInterrupt and ignore the others, whatever a shell has set them to."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler if number in signals else signal.SIG_IGN)
 
 
 def _play(scene: Scene, story: Story, timeline: Timeline) -> str:

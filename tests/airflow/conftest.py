@@ -1,4 +1,4 @@
-"""A real Airflow (scheduler, dag processor, triggerer, API server) beside the local AWS, one for all tests here."""
+"""A real Airflow (scheduler, dag processor, triggerer, API server) beside the local AWS, one for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 BUCKET = "airflow-tests"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(local_aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     """Start Airflow with the test DAGs; end it and everything it forked."""
     local_aws.client("s3").create_bucket(Bucket=BUCKET)

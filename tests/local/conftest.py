@@ -8,7 +8,15 @@ import pytest
 from serving import Clients, Serving, unique
 from trainer import Trainer
 
+from airflow_dlaws.hooks import aws
 from airflow_dlaws.local.process import LocalAws
+
+
+@pytest.fixture(autouse=True)
+def own_clients() -> Iterator[None]:
+    """Triggers of one process share clients; the tests of one process talk to several local AWSs."""
+    yield
+    aws._SHARED.clear()
 
 
 @pytest.fixture

@@ -194,6 +194,7 @@ def test_the_champion_is_the_live_model_and_stays_the_same_for_a_retry(compariso
 
     first = comparison.run(good, endpoint_name=endpoint)
     comparison.sagemaker.delete_endpoint(EndpointName=endpoint)
+    comparison.sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=endpoint, WaiterConfig={"Delay": 1})
     comparison.task = RunningTask("evaluate", try_number=2)
     retried = comparison.run(good, endpoint_name=endpoint)
     comparison.task = RunningTask("evaluate", max_tries=1)

@@ -1,4 +1,4 @@
-"""A real Airflow (scheduler, dag processor, triggerer, API server) beside the local AWS, one for all tests of this folder."""
+"""A real Airflow (scheduler, dag processor, triggerer, API server) beside the local AWS, one for all tests here."""
 
 from __future__ import annotations
 

@@ -36,6 +36,9 @@ _WEEK = 7 * _DAY
 #: The short periods an alarm may have.
 _ALARM_PERIODS = frozenset({10, 20, 30})
 
+#: The longest subject SNS takes (Publish).
+SUBJECT_LENGTH = 100
+
 #: Tells a topic (ARN) of a message (subject, text).
 Publish = Callable[[str, str, str], None]
 
@@ -187,16 +190,22 @@ class AlarmBook:
                 self._act(alarm, action, before["stateValue"], now)
 
     def _act(self, alarm: Alarm, action: str, before: str, now: datetime) -> None:
+        subject = f'{alarm.state.value}: "{alarm.name}" in {self._region}'[:SUBJECT_LENGTH]
+        text = _notification(alarm, before, self._account, self._region)
+        # In a thread: a slow subscriber must not hold up the alarms, nor one that asks about them.
+        threading.Thread(target=self._perform, args=(alarm.name, action, subject, text, now), daemon=True).start()
+
+    def _perform(self, name: str, action: str, subject: str, text: str, now: datetime) -> None:
         outcome = f"Successfully executed action {action}"
         if ":sns:" in action:
-            subject = f'{alarm.state.value}: "{alarm.name}" in {self._region}'
             try:
-                self._publish(action, subject[:100], _notification(alarm, before, self._account, self._region))
+                self._publish(action, subject, text)
             except Exception as error:
                 outcome = f"Failed to execute action {action}. Received error: {error}"
         else:
             outcome = f"Failed to execute action {action}: the local AWS supports SNS topics only"
-        self._note(alarm.name, "Action", outcome, {"actionState": outcome.split()[0]}, now)
+        with self._lock:
+            self._note(name, "Action", outcome, {"actionState": outcome.split()[0]}, now)
 
     def _note(self, name: str, kind: str, summary: str, data: Mapping[str, Any], now: datetime) -> None:
         self._history.append(

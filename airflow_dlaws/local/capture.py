@@ -112,7 +112,7 @@ class CaptureWriter:
 
     def offer(self, variant: str, *, request: Message, answer: Message, inference_id: str | None, at: datetime) -> None:
         """Capture an invocation, if it is sampled."""
-        if not self._config.get("EnableCapture", False):
+        if not self._config.get("EnableCapture", True):
             return
         if self._random.random() * 100 >= self._config["InitialSamplingPercentage"]:
             return
@@ -124,7 +124,7 @@ class CaptureWriter:
 
     def summary(self) -> dict[str, Any]:
         """The DataCaptureConfig of DescribeEndpoint."""
-        enabled = bool(self._config.get("EnableCapture", False))
+        enabled = bool(self._config.get("EnableCapture", True))
         return {
             "EnableCapture": enabled,
             "CaptureStatus": "Started" if enabled else "Stopped",

@@ -7,7 +7,7 @@ MaximumExecutionTimeoutInSeconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_dlaws.local import guardrails
@@ -48,8 +48,11 @@ class Deployment:
         config: EndpointConfig,
         specs: Sequence[VariantSpec],
         plan: DeploymentPlan,
+        on_promotion: Callable[[], None],
     ) -> None:
+        """:param on_promotion: called once green has all traffic for good, before blue ends."""
         self._context, self._request, self._endpoint = context, request, endpoint
+        self._on_promotion = on_promotion
         self._config, self._specs, self._plan = config, specs, plan
         self._started = context.now()
         self._deadline = float("inf")
@@ -123,6 +126,7 @@ class Deployment:
     def _complete(self, blue: Fleet, green: Fleet) -> None:
         with self._endpoint.lock:
             self._endpoint.fleet, self._endpoint.config = green, self._config
+        self._on_promotion()
         self._report("Deleting", lambda spec: f"Terminating {spec.instance_count} instance(s).")
         blue.stop()
         self._end_leftover()

@@ -104,8 +104,9 @@ class EndpointConfigs:
             configs = self._configs[request.region]
             if name in configs:
                 raise validation_error(f'Cannot create already existing endpoint configuration "{arn}".')
-            filled = {**parameters, "ProductionVariants": [_filled(one) for one in parameters["ProductionVariants"]]}
-            configs[name] = EndpointConfig(name=name, arn=arn, created=self._context.now(), request=filled)
+            configs[name] = EndpointConfig(
+                name=name, arn=arn, created=self._context.now(), request=_with_defaults(parameters)
+            )
             self._context.tags.create(arn, parameters.get("Tags"))
         return {"EndpointConfigArn": arn}
 
@@ -130,9 +131,13 @@ class EndpointConfigs:
         return listing.page(summaries, parameters, into="EndpointConfigs", name="EndpointConfigName")
 
 
-def _filled(variant: Mapping[str, Any]) -> dict[str, Any]:
-    """A variant with the defaults DescribeEndpointConfig shows."""
-    return {"InitialVariantWeight": 1.0, **variant}
+def _with_defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with the API reference's defaults: a weight of 1, and capture enabled where it is configured."""
+    filled = dict(parameters)
+    filled["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **one} for one in parameters["ProductionVariants"]]
+    if "DataCaptureConfig" in parameters:
+        filled["DataCaptureConfig"] = {"EnableCapture": True, **parameters["DataCaptureConfig"]}
+    return filled
 
 
 def _problems(parameters: Mapping[str, Any]) -> Iterator[ServiceError]:

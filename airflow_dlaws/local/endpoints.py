@@ -15,7 +15,7 @@ from airflow_dlaws.local import guardrails, listing
 from airflow_dlaws.local.capture import CaptureWriter
 from airflow_dlaws.local.context import Handler, LocalContext, PerRegion, RequestContext
 from airflow_dlaws.local.deployment import Deployment, missing_alarms
-from airflow_dlaws.local.endpoint_configs import EndpointConfig, EndpointConfigs
+from airflow_dlaws.local.endpoint_configs import EndpointConfigs
 from airflow_dlaws.local.endpoint_state import IN_PROGRESS, Endpoint, EndpointStatus
 from airflow_dlaws.local.errors import unsupported, validation_error
 from airflow_dlaws.local.fleet import Fleet, read_variants
@@ -149,24 +149,15 @@ class Endpoints:
             _refuse_unless(endpoint, _UPDATABLE)
             endpoint.status, endpoint.failure_reason = EndpointStatus.UPDATING, None
             endpoint.modified, endpoint.deployment_config = self._context.now(), deployment_config
-        deployment = Deployment(self._context, request, endpoint, config, specs, plan)
-        self._in_thread(self._roll_out, deployment, endpoint, _new_capture(parameters, config), request)
-        return {"EndpointArn": endpoint.arn}
 
-    def _roll_out(
-        self,
-        deployment: Deployment,
-        endpoint: Endpoint,
-        capture: tuple[bool, Mapping[str, Any] | None],
-        request: RequestContext,
-    ) -> None:
-        before = endpoint.config
-        deployment.run()
-        changes, config = capture
-        if endpoint.config is not before and changes:
-            old, endpoint.capture = endpoint.capture, self._capture(endpoint, config, request)
-            if old is not None:
-                old.close()
+        def switch_capture() -> None:
+            if not _keeps_capture(parameters):
+                old, endpoint.capture = endpoint.capture, self._capture(endpoint, config.capture, request)
+                if old is not None:
+                    old.close()
+
+        self._in_thread(Deployment(self._context, request, endpoint, config, specs, plan, switch_capture).run)
+        return {"EndpointArn": endpoint.arn}
 
     def _retained(
         self, parameters: Mapping[str, Any], endpoint: Endpoint, specs: Sequence[VariantSpec]
@@ -265,7 +256,6 @@ def _excluded(parameters: Mapping[str, Any]) -> set[str]:
     return {one["VariantPropertyType"] for one in parameters.get("ExcludeRetainedVariantProperties", [])}
 
 
-def _new_capture(parameters: Mapping[str, Any], config: EndpointConfig) -> tuple[bool, Mapping[str, Any] | None]:
-    """Whether the update replaces the capture settings, and by what."""
-    kept = parameters.get("RetainAllVariantProperties") and "DataCaptureConfig" not in _excluded(parameters)
-    return not kept, config.capture
+def _keeps_capture(parameters: Mapping[str, Any]) -> bool:
+    """Whether the endpoint goes on capturing as it did, whatever the new configuration says."""
+    return bool(parameters.get("RetainAllVariantProperties")) and "DataCaptureConfig" not in _excluded(parameters)

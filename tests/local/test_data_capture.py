@@ -109,6 +109,15 @@ def test_describe_endpoint_says_what_is_captured(serving: Serving) -> None:
     }
 
 
+def test_capture_that_is_configured_is_on_unless_it_is_switched_off(serving: Serving) -> None:
+    """API reference, EnableCapture: "defaults to enabled"."""
+    config = capture(serving)
+    del config["EnableCapture"]
+    assert serving.describe(endpoint_with(serving, config))["DataCaptureConfig"]["CaptureStatus"] == "Started"
+    off = endpoint_with(serving, capture(serving, EnableCapture=False))
+    assert serving.describe(off)["DataCaptureConfig"]["CaptureStatus"] == "Stopped"
+
+
 def test_an_update_changes_where_requests_are_captured(serving: Serving) -> None:
     endpoint = endpoint_with(serving, capture(serving))
     serving.invoke(endpoint, b"before")

@@ -25,6 +25,7 @@ def message(one: dict[str, Any]) -> str:
     return str(pending["ProductionVariants"][0]["VariantStatus"][0]["StatusMessage"]) if pending else ""
 
 
+@pytest.mark.slow
 def test_a_canary_serves_its_share_and_a_promotion_loses_no_request(serving: Serving) -> None:
     endpoint = serving.endpoint(serving.config_of("blue"))
     green = serving.config_of("green")

@@ -35,6 +35,12 @@ class TaskIdentity:
     #: Tells two Airflow deployments that share an AWS account apart; the base URL of the API server.
     deployment: str = ""
 
+    @property
+    def task_key(self) -> str:
+        """What all lives of the task instance share, as 16 hexadecimal digits."""
+        parts = [self.deployment, self.dag_id, self.run_id, self.task_id, self.map_index]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_HASH_LENGTH]
+
     def name(self, digest: str, *, limit: int = NAME_LIMIT, attempt: int = 1, role: str = "") -> str:
         """Return the service-side name of the resource this task makes.
 

@@ -29,9 +29,10 @@ class LogPage:
 class Launcher(Protocol):
     """One engine, reached through injected clients. Every method may raise ServiceUnavailable or ServiceRefused."""
 
-    def submit(self, spec: TrainingSpec, identity: TaskIdentity) -> Submission:
+    def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the job that belongs to the task, or adopt it where an earlier try has started it.
 
+        :param stop_former: first stop what the task had started before it was cleared or changed, if it still runs.
         :raises SpecificationError: what was asked for cannot work (no such bucket, no data, no such instance type).
         :raises IdentityConflict: the job's name is taken by a job made from something else.
         :raises JobFailed: an earlier try's job failed through its own fault; another would fail the same way.

@@ -6,6 +6,7 @@ the name is taken, describe, compare the digest in the tag, and adopt.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from airflow_dlaws.jobs.spec import TrainingSpec
 from airflow_dlaws.launchers import preflight
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors
 from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP, read_log, read_tail
+from airflow_dlaws.launchers.lives import TaskLives
 from airflow_dlaws.launchers.protocol import Launcher, LogCursor, LogPage
 from airflow_dlaws.launchers.sagemaker_request import (
     DIGEST_TAG,
@@ -30,7 +32,9 @@ from airflow_dlaws.launchers.sagemaker_request import (
     training_request,
 )
 from airflow_dlaws.launchers.source import read_source
-from airflow_dlaws.storage import S3Uri
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+log = logging.getLogger(__name__)
 
 ENGINE = "sagemaker"
 #: Jobs one task may start before it is cleared (after capacity failures and kills); far above any sane `retries`.
@@ -51,7 +55,7 @@ class SageMakerLauncher:
         """The region the jobs run in."""
         return str(self._client("sagemaker").meta.region_name)
 
-    def submit(self, spec: TrainingSpec, identity: TaskIdentity) -> Submission:
+    def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the task's job, or adopt the one an earlier try has started; see the protocol for what it raises."""
         preflight.check_instance_type(self._client("sagemaker"), spec.instance_type)
         destination = S3Uri.parse(spec.code_s3_uri or spec.output_s3_uri.rstrip("/") + "/code")
@@ -65,7 +69,11 @@ class SageMakerLauncher:
             if found := self._find(request, spec, identity):
                 return found
             raise
-        return self._create_or_adopt(request, spec, identity)
+        root = S3Uri.parse(spec.output_s3_uri)
+        lives = TaskLives(ObjectStore(self._client("s3")), root, identity, request_digest(request))
+        if stop_former:
+            self._stop_former(lives)
+        return self._create_or_adopt(request, spec, identity, lives)
 
     def describe(self, reference: JobReference) -> JobStatus:
         """Ask how the job stands."""
@@ -94,11 +102,14 @@ class SageMakerLauncher:
             self._client("logs"), group=TRAINING_LOG_GROUP, stream_prefix=f"{reference.name}/", count=count
         )
 
-    def _create_or_adopt(self, request: dict[str, Any], spec: TrainingSpec, identity: TaskIdentity) -> Submission:
+    def _create_or_adopt(
+        self, request: dict[str, Any], spec: TrainingSpec, identity: TaskIdentity, lives: TaskLives
+    ) -> Submission:
         digest = request_digest(request)
         for attempt in range(1, ATTEMPT_LIMIT + 1):
             name = identity.name(digest, attempt=attempt)
             tags = request_tags(spec, identity, digest, attempt)
+            lives.note(name)
             arn = self._create({"TrainingJobName": name, "Tags": tags, **request})
             if arn:
                 status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
@@ -106,6 +117,14 @@ class SageMakerLauncher:
             if found := self._adopt(name, digest, attempt):
                 return found
         raise JobFailed(f"this task has started {ATTEMPT_LIMIT} jobs and none ended well: clear it to begin anew")
+
+    def _stop_former(self, lives: TaskLives) -> None:
+        """Stop what the task had started before it was cleared or changed, should it still run."""
+        former = lives.former_job()
+        if former is None or not self._exists(former):
+            return
+        if self.stop(self._reference(former, arn="")):
+            log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
 
     def _find(self, request: dict[str, Any], spec: TrainingSpec, identity: TaskIdentity) -> Submission | None:
         """Return the task's job if an earlier try has started one; start none."""

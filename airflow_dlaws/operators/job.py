@@ -96,7 +96,7 @@ class JobOperator(DlawsOperator):
         """Start or adopt the job, then wait for it."""
         with airflow_errors(), self._no_job_left_behind(context):
             spec = self.specification(context)
-            submission = self.launcher.submit(spec, identity_of(context))
+            submission = self.launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
             self._job = submission.reference
             self._announce(context, submission)
             if submission.status.terminal:

@@ -99,3 +99,22 @@ def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sag
     assert airflow.api.task_state("train_deferred", run_id, "train") == "failed"
     if triggerer == "down":
         airflow.start_component("triggerer")
+
+
+@pytest.mark.parametrize("triggerer", ["running", "down"])
+def test_clearing_a_deferred_task_leaves_only_its_new_job_running(
+    airflow: LocalAirflow, sagemaker: Any, triggerer: str
+) -> None:
+    if triggerer == "down":
+        airflow.kill_component("triggerer")
+    run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
+    wait_until(
+        lambda: airflow.api.task_state("train_deferred", run_id, "train") == "deferred", limit_s=30, what="deferred"
+    )
+    airflow.api.clear("train_deferred", run_id, "train")
+    wait_until(lambda: len(jobs_of(sagemaker, "train_deferred", run_id)) == 2, limit_s=60, what="a second job")
+    if triggerer == "down":
+        airflow.start_component("triggerer")
+    assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=120) == "success"
+    newest_first = [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_deferred", run_id)]
+    assert sorted(newest_first) == ["Completed", "Stopped"]

@@ -73,11 +73,23 @@ class LauncherContract:
     def test_a_cleared_task_starts_another_job(self, launcher: Launcher, spec: Callable[..., TrainingSpec]) -> None:
         task = any_task()
         first = launcher.submit(spec(), task)
+        wait_for(launcher, first.reference, ended)
         cleared = launcher.submit(spec(), dataclasses.replace(task, clear_marker=2))
         assert not cleared.adopted
         assert cleared.reference != first.reference
-        for submission in (first, cleared):
-            wait_for(launcher, submission.reference, ended)
+        assert wait_for(launcher, cleared.reference, ended).phase is JobPhase.SUCCEEDED
+        assert launcher.describe(first.reference).phase is JobPhase.SUCCEEDED
+
+    @pytest.mark.parametrize("stop_former", [True, False])
+    def test_a_cleared_task_stops_the_job_of_its_former_life_unless_told_otherwise(
+        self, launcher: Launcher, spec: Callable[..., TrainingSpec], stop_former: bool
+    ) -> None:
+        task = any_task()
+        first = launcher.submit(spec("forever.py"), task)
+        launcher.submit(spec(), dataclasses.replace(task, clear_marker=2), stop_former=stop_former)
+        status = launcher.describe(first.reference)
+        assert (status.phase in {JobPhase.STOPPING, JobPhase.STOPPED}) is stop_former
+        launcher.stop(first.reference)
 
     def test_a_stopped_job_is_stopped_and_the_next_try_starts_another(
         self, launcher: Launcher, spec: Callable[..., TrainingSpec]
@@ -112,14 +124,16 @@ class LauncherContract:
         assert failed.value.permanent
         assert count_jobs(task) == 1
 
-    def test_a_folder_that_changes_is_another_job(self, launcher: Launcher, spec: Callable[..., TrainingSpec]) -> None:
+    def test_a_folder_that_changes_is_another_job_and_stops_the_first(
+        self, launcher: Launcher, spec: Callable[..., TrainingSpec]
+    ) -> None:
         task = any_task()
-        first = launcher.submit(spec(), task)
-        Path(spec().source, "good.py").write_text(job_spec.SCRIPTS["good.py"] + "# changed\n")
-        second = launcher.submit(spec(), task)
+        first = launcher.submit(spec("forever.py"), task)
+        Path(spec().source, "forever.py").write_text(job_spec.SCRIPTS["forever.py"] + "# changed\n")
+        second = launcher.submit(spec("forever.py"), task)
         assert second.reference != first.reference
-        for submission in (first, second):
-            wait_for(launcher, submission.reference, ended)
+        assert launcher.describe(first.reference).phase in {JobPhase.STOPPING, JobPhase.STOPPED}
+        launcher.stop(second.reference)
 
     @pytest.mark.parametrize(
         ("change", "words"),

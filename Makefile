@@ -30,7 +30,7 @@ demo-down: install ## Stop what `make demo` left running
 	$(BIN)/dlaws demo --down
 
 test: install ## Run all tests (real Airflow, real processes)
-	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest tests --basetemp=.dlaws/pytest
+	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest tests -n 2 --dist loadfile --basetemp=.dlaws/pytest
 
 check: install ## Formatting, lint, types, import layers, size budgets
 	$(BIN)/ruff format --check .

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +16,31 @@ HERE = Path(__file__).parent
 BUCKET = "airflow-tests"
 
 
+def aws_connection(local_aws: LocalAws) -> dict[str, Any]:
+    """Return the connection that leads to the local AWS.
+
+    It stands in Airflow's database and nothing in the environment does: worker, triggerer and API server must each ask.
+    """
+    variables = local_aws.environment()
+    extra = {"endpoint_url": variables["AWS_ENDPOINT_URL"], "region_name": variables["AWS_DEFAULT_REGION"]}
+    return {
+        "connection_id": "aws_default",
+        "conn_type": "aws",
+        "login": variables["AWS_ACCESS_KEY_ID"],
+        "password": variables["AWS_SECRET_ACCESS_KEY"],
+        "extra": json.dumps(extra),
+    }
+
+
 @pytest.fixture(scope="package")
 def airflow(local_aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     """Start Airflow with the test DAGs; end it and everything it forked."""
     local_aws.client("s3").create_bucket(Bucket=BUCKET)
-    environment = {**local_aws.environment(), "DLAWS_BUCKET": BUCKET, "DLAWS_POLL_SECONDS": "1"}
+    environment = {"DLAWS_BUCKET": BUCKET, "DLAWS_POLL_SECONDS": "1"}
     stack = LocalAirflow(tmp_path_factory.mktemp("airflow"), {"tests": HERE / "dags"}, environment)
     try:
         stack.start()
+        stack.api.call("POST", "/connections", aws_connection(local_aws))
         stack.api.wait_for_dags({"train_deferred", "train_waiting"}, limit_s=60)
         for dag_id in ("train_deferred", "train_waiting"):
             stack.api.unpause(dag_id)

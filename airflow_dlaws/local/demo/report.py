@@ -28,7 +28,7 @@ def as_html(document: Mapping[str, Any]) -> str:
     )
     if not document["passed"]:
         lead = f"The demo did not get through: {document['failure']}"
-    return page("The loop, on 336,776 flights", lead, *parts, tone="good" if document["passed"] else "bad")
+    return page("The loop, on the real flights of 2013", lead, *parts, tone="good" if document["passed"] else "bad")
 
 
 def _drift(facts: Mapping[str, Any]) -> str:

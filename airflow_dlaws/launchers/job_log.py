@@ -1,4 +1,4 @@
-"""Reads the log of a SageMaker job from CloudWatch, all hosts in one call, bit by bit."""
+"""Reads the log of a SageMaker job or endpoint from CloudWatch, all hosts in one call, bit by bit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from airflow_dlaws.launchers.aws_errors import error_code, service_errors
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage
 
 TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+#: Followed by the endpoint's name.
+ENDPOINT_LOG_GROUPS = "/aws/sagemaker/Endpoints/"
 #: CloudWatch shows events of different hosts out of order by some seconds: look back that far, and skip what was seen.
 OVERLAP_MS = 15_000
 #: Enough hosts to find the one that failed; each is a call.
@@ -33,13 +35,21 @@ def read_log(logs: Any, *, group: str, stream_prefix: str, cursor: LogCursor) ->
     return LogPage(lines=tuple(_line(event) for event in fresh), cursor=LogCursor(since_ms=newest, seen=recent))
 
 
-def read_tail(logs: Any, *, group: str, stream_prefix: str, count: int) -> tuple[str, ...]:
-    """Return the last `count` lines of the first hosts, in order of time, without reading what came before."""
+def read_tail(logs: Any, *, group: str, stream_prefix: str = "", count: int, since_ms: int = 0) -> tuple[str, ...]:
+    """Return the last `count` lines of some hosts, in order of time, without reading what came before.
+
+    :param stream_prefix: which hosts; without it, those that printed last.
+    :param since_ms: leave out hosts whose log began before.
+    """
+    order = (
+        {"logStreamNamePrefix": stream_prefix} if stream_prefix else {"orderBy": "LastEventTime", "descending": True}
+    )
     events: list[dict[str, Any]] = []
     with service_errors(f"read the log streams {group}:{stream_prefix}*"):
         try:
-            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream_prefix)["logStreams"]
-            for name in [stream["logStreamName"] for stream in streams[:HOSTS_IN_TAIL]]:
+            streams = logs.describe_log_streams(logGroupName=group, **order)["logStreams"]
+            recent = [stream["logStreamName"] for stream in streams if stream.get("creationTime", 0) >= since_ms]
+            for name in recent[:HOSTS_IN_TAIL]:
                 page = logs.get_log_events(logGroupName=group, logStreamName=name, limit=count, startFromHead=False)
                 events += [{**event, "logStreamName": name} for event in page["events"]]
         except ClientError as error:

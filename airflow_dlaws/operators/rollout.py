@@ -13,13 +13,14 @@ from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.jobs import limits
 from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
 from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.launchers.job_log import ENDPOINT_LOG_GROUPS, read_tail
 from airflow_dlaws.launchers.rollout import RolloutConductor
 from airflow_dlaws.links.aws import ConsoleLink, ReportLink, report_url, sagemaker_console_url
 from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill, RolloutPlan, plan_from_text
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult, explain
-from airflow_dlaws.rollout.state import Cause
+from airflow_dlaws.rollout.state import Cause, Step
 from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.triggers.rollout import trigger_for
 
@@ -30,6 +31,8 @@ _TRIGGER_GRACE = timedelta(minutes=10)
 _FAILURE_WAIT_SECONDS = 900.0
 #: A killed process has little time: Airflow follows SIGTERM with SIGKILL after 60 seconds.
 _KILL_WAIT_SECONDS = 20.0
+#: Enough for a traceback, short enough for an e-mail.
+_LINES_IN_MESSAGE = 20
 #: The arguments that make up the plan; each may be a template.
 _PLAN_FIELDS = (
     "strategy",
@@ -208,7 +211,20 @@ class BlueGreenRolloutOperator(DlawsOperator):
         if result.outcome is RolloutOutcome.PROMOTED:
             self.log.info("%s: %s", result.outcome.value, result.reason)
             return to_json(result)  # type: ignore[no-any-return]
-        raise _error(result, explain(conductor.state, report_uri=result.report_uri))
+        message = explain(conductor.state, report_uri=result.report_uri)
+        raise _error(result, message + self._last_words(conductor))
+
+    def _last_words(self, conductor: RolloutConductor) -> str:
+        """Return what the new containers printed last, where it was they that did not come up."""
+        state = conductor.state
+        if state.step is not Step.FAILED and state.cause is not Cause.BY_AWS:
+            return ""
+        group, since = ENDPOINT_LOG_GROUPS + self.endpoint_name, int(state.started_at * 1000)
+        try:
+            lines = read_tail(self.aws.client("logs"), group=group, count=_LINES_IN_MESSAGE, since_ms=since)
+        except DlawsError as error:
+            return f"\n(the log of the new containers cannot be read: {error})"
+        return "\n".join(["\nThe new containers printed last:", *lines]) if lines else ""
 
     def _guarded(
         self, context: Context, conductor: RolloutConductor, work: Callable[[], dict[str, Any]]

@@ -124,8 +124,9 @@ def test_without_traffic_a_model_is_promoted_only_where_that_was_asked_for(serve
 
 def test_a_model_that_never_starts_is_a_red_task_and_the_old_one_serves_on(served: RolloutBench) -> None:
     before = served.live_config()
-    with pytest.raises(AirflowFailException, match="AWS rolled back by itself"):
+    with pytest.raises(AirflowFailException, match="AWS rolled back by itself") as failed:
         served.roll_out(served.package("dead", exits=True))
+    assert "The new containers printed last:" in str(failed.value)
     assert served.live_config() == before
     served.assert_tidy()
 

@@ -16,6 +16,7 @@ from airflow_dlaws.sensors.drift import DriftSensor
 
 BUCKET = os.environ.get("DLAWS_BUCKET", "my-bucket")
 ENDPOINT = os.environ.get("DLAWS_ENDPOINT", "flight-delays")
+POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "60"))
 ROWS_PER_LOOK = int(os.environ.get("DLAWS_ROWS_PER_LOOK", "1000"))
 
 #: The same name stands in retrain_on_drift.py: this is how one DAG starts the other.
@@ -28,6 +29,7 @@ DRIFT = Asset("flight-delays-drift")
     start_date=datetime(2013, 1, 1),
     catchup=False,
     max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=POLL_SECONDS)},
     tags=["dlaws", "drift"],
     params={
         "bucket": Param(BUCKET, type="string", title="Bucket", description="Holds the sensor's state and its reports."),
@@ -66,7 +68,7 @@ def monitor_endpoint() -> None:
         min_rows="{{ params.min_rows }}",
         alpha="{{ params.alpha }}",
         min_effect="{{ params.min_effect }}",
-        poll_interval=float(os.environ.get("DLAWS_POLL_SECONDS", "60")),
+        poll_interval=POLL_SECONDS,
         timeout=timedelta(days=1).total_seconds(),
         outlets=[DRIFT],
     )

@@ -7,7 +7,7 @@ that is not better is not deployed: the last tasks are skipped. Copy this file, 
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Asset, Param, dag, get_current_context, task
@@ -29,8 +29,7 @@ CRON = os.environ.get("DLAWS_RETRAIN_CRON", "0 6 2 * *")  # empty: only drift an
 EPOCH = datetime(2013, 1, 1)  # of the data: the earliest month that can be asked for
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
 
-#: As in monitor_endpoint.py: this is how one DAG starts the other.
-DRIFT = Asset("flight-delays-drift")
+DRIFT = Asset("flight-delays-drift")  # as in monitor_endpoint.py: this is how one DAG starts the other
 SCHEDULE = AssetOrTimeSchedule(timetable=CronDataIntervalTimetable(CRON, "UTC"), assets=[DRIFT]) if CRON else [DRIFT]
 
 
@@ -95,6 +94,8 @@ DEFAULTS = {
     "output_s3_uri": "s3://{{ params.bucket }}/models",
     "max_runtime_s": 3600,
     "poll_interval": POLL_SECONDS,
+    "retries": 2,  # a retry adopts the job of the try before; what cannot be mended fails at once
+    "retry_delay": timedelta(seconds=POLL_SECONDS),
 }
 
 
@@ -141,7 +142,6 @@ def retrain_on_drift() -> None:
         canary_percent="{{ params.canary_percent }}",
         wait_seconds="{{ params.wait_seconds }}",
         state_s3_uri="s3://{{ params.bucket }}",
-        termination_wait_seconds=120,
         data_capture_s3_uri="s3://{{ params.bucket }}/capture",
     )
     validate >> train >> evaluate >> register >> roll_out

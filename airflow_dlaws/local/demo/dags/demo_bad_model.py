@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from airflow.sdk import Param, dag
 
@@ -22,6 +22,7 @@ POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
     schedule=None,
     start_date=datetime(2013, 1, 1),
     tags=["dlaws", "demo"],
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=POLL_SECONDS)},
     params={"artifact_s3_uri": Param("s3://bucket/model.tar.gz", type="string", title="Model artifact")},
     doc_md=__doc__,
 )

@@ -17,7 +17,6 @@ from airflow_dlaws.sensors.drift import DriftSensor
 BUCKET = os.environ.get("DLAWS_BUCKET", "my-bucket")
 ENDPOINT = os.environ.get("DLAWS_ENDPOINT", "flight-delays")
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "60"))
-ROWS_PER_LOOK = int(os.environ.get("DLAWS_ROWS_PER_LOOK", "1000"))
 
 #: The same name stands in retrain_on_drift.py: this is how one DAG starts the other.
 DRIFT = Asset("flight-delays-drift")
@@ -35,11 +34,11 @@ DRIFT = Asset("flight-delays-drift")
         "bucket": Param(BUCKET, type="string", title="Bucket", description="Holds the sensor's state and its reports."),
         "endpoint_name": Param(ENDPOINT, type="string", title="Endpoint"),
         "min_rows": Param(
-            1000,
+            4000,
             type="integer",
             minimum=100,
             title="Rows per look",
-            description="Look when so many new rows are there.",
+            description="Should span the longest rhythm of the traffic: a week's weather is not a quarter's.",
         ),
         "alpha": Param(
             0.05,

@@ -16,9 +16,6 @@ ENDPOINT = "flight-delays"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13"
 ROLE_ARN = "arn:aws:iam::123456789012:role/dlaws-sagemaker"
 
-#: The sensor looks once a replayed month.
-ROWS_PER_LOOK = 4000
-
 #: AWS takes minutes to find machines and to hand them back; a tenth of that is enough to see the states.
 _TIME_SCALE = 0.1
 #: The short waits of a demo; on AWS the templates wait 30 to 60 seconds between looks.
@@ -53,7 +50,6 @@ class Scene:
             # Only drift and people start runs here: the calendar is of 2013.
             "DLAWS_RETRAIN_CRON": "",
             "DLAWS_POLL_SECONDS": _POLL_SECONDS,
-            "DLAWS_ROWS_PER_LOOK": str(ROWS_PER_LOOK),
         }
         folders = {"templates": templates_folder("dags"), "demo": Path(__file__).parent / "dags"}
         self.airflow = LocalAirflow(self.home / "airflow", folders, environment)

@@ -18,15 +18,15 @@ from typing import Any
 from airflow_dlaws.local.airflow_api import ENDED, AirflowApi
 from airflow_dlaws.local.demo import observe
 from airflow_dlaws.local.demo.broken_model import break_model
-from airflow_dlaws.local.demo.scene import BUCKET, ENDPOINT, ROWS_PER_LOOK, Scene
+from airflow_dlaws.local.demo.scene import BUCKET, ENDPOINT, Scene
 from airflow_dlaws.local.demo.timeline import Timeline
 from airflow_dlaws.local.demo.traffic import Sender, Stream, feature_rows
 
 RETRAIN, MONITOR, BAD_MODEL = "retrain_on_drift", "monitor_endpoint", "demo_bad_model"
 #: The first champion trains on January and February, and is scored on March.
 FIRST_MONTHS = ("2013-01", "2013-02", "2013-03")
-#: About a sixth of a month's flights, and one look of the sensor.
-ROWS_PER_MONTH = ROWS_PER_LOOK
+#: About a sixth of a month's flights; as many as monitor_endpoint takes for one look, so that it looks once a month.
+ROWS_PER_MONTH = 4000
 ROWS_PER_REQUEST = 100
 #: Single flights a second while a rollout goes on: what two cores serve beside Airflow without falling behind.
 LIVE_PER_SECOND = 15.0
@@ -111,6 +111,8 @@ class Story:
         self._await_task(RETRAIN, run_id, "roll_out")
         with self._live_traffic() as stream:
             run = self._finish(RETRAIN, run_id, expected="success")
+        if "roll_out" not in run["results"]:
+            raise DemoFailed(f"the challenger was not deployed: {run['tasks']}\n{self._why_not(run_id)}")
         rollout = run["results"]["roll_out"]
         live = observe.live_configuration(self._sagemaker, ENDPOINT)
         if (
@@ -253,6 +255,9 @@ class Story:
                 f"run {run_id} of {dag_id} ended {state}, not {expected}: {facts['tasks']}\n{self._why(facts)}"
             )
         return facts
+
+    def _why_not(self, run_id: str) -> str:
+        return self.api.log(RETRAIN, run_id, "evaluate", self._tries(RETRAIN, run_id, "evaluate"))[-1000:]
 
     def _why(self, facts: Mapping[str, Any]) -> str:
         failed = [name for name, state in facts["tasks"].items() if state == "failed"]

@@ -29,8 +29,11 @@ demo: install ## See the whole loop on real flights: train, drift, retrain, cana
 demo-down: install ## Stop what `make demo` left running
 	$(BIN)/dlaws demo --down
 
+# The tests with a real Airflow come last and one by one: its scheduler wants the cores for itself.
+PYTEST = mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest --basetemp=.dlaws/pytest
 test: install ## Run all tests (real Airflow, real processes)
-	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest tests -n 2 --dist loadfile --basetemp=.dlaws/pytest
+	$(PYTEST) tests/unit tests/local -n 2 --dist loadfile
+	$(PYTEST) tests/airflow
 
 check: install ## Formatting, lint, types, import layers, size budgets
 	$(BIN)/ruff format --check .

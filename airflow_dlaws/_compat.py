@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from airflow.sdk import Asset, BaseHook, BaseOperator, BaseOperatorLink, Context, Param
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context, Param
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -82,7 +82,6 @@ __all__ = [
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "Asset",
-    "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
     "BaseSensorOperator",

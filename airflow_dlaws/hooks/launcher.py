@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.launchers.protocol import Launcher
-from airflow_dlaws.launchers.sagemaker import ENGINE as SAGEMAKER
+from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 
+#: Kinds of jobs, each with the launcher that runs it. A reference carries its engine's name from process to process.
+ENGINES: dict[str, Callable[[Callable[[str], Any]], Launcher[Any]]] = {
+    TRAINING: SageMakerLauncher,
+}
 
-def launcher_for(engine: str, clients: AwsClients) -> Launcher:
+
+def launcher_for(engine: str, clients: AwsClients) -> Launcher[Any]:
     """Return the launcher of `engine`.
 
     :raises SpecificationError: there is none of that name.
     """
-    if engine != SAGEMAKER:
-        raise SpecificationError(f"engine={engine!r} is not known; the engines are {[SAGEMAKER]}")
-    return SageMakerLauncher(clients.client)
+    if engine not in ENGINES:
+        raise SpecificationError(f"engine={engine!r} is not known; the engines are {sorted(ENGINES)}")
+    return ENGINES[engine](clients.client)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import limits
 
 #: One day: SageMaker's own default, made explicit because a job without a limit is a bill without a limit.
 DEFAULT_MAX_RUNTIME_S = 24 * 3600
+
+
+class JobSpec(Protocol):
+    """What every kind of specification says, whatever the job does."""
+
+    @property
+    def longest_s(self) -> int:
+        """Seconds after which the service has ended the job by itself."""
 
 
 class ChannelKind(enum.StrEnum):

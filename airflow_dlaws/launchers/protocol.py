@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
-from airflow_dlaws.jobs.spec import TrainingSpec
+
+#: What kind of job an engine runs: TrainingSpec, for one.
+SpecT = TypeVar("SpecT", contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +28,17 @@ class LogPage:
     cursor: LogCursor
 
 
-class Launcher(Protocol):
+class Launcher(Protocol[SpecT]):
     """One engine, reached through injected clients. Every method may raise ServiceUnavailable or ServiceRefused."""
 
-    def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
+    @property
+    def log_group(self) -> str:
+        """The CloudWatch log group the jobs print to."""
+
+    def console_page(self, reference: JobReference) -> str:
+        """Return the job's page in the SageMaker console, such as `jobs/NAME`."""
+
+    def submit(self, spec: SpecT, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the job that belongs to the task, or adopt it where an earlier try has started it.
 
         :param stop_former: first stop what the task had started before it was cleared or changed, if it still runs.

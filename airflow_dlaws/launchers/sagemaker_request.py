@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
 from airflow_dlaws.jobs.metric_line import metric_regex
 from airflow_dlaws.jobs.phase import SAGEMAKER_PHASES
 from airflow_dlaws.jobs.reference import JobStatus
@@ -14,10 +12,7 @@ from airflow_dlaws.jobs.spec import Channel, TrainingSpec
 from airflow_dlaws.launchers.source import ENTRY_PROGRAM
 from airflow_dlaws.storage import S3Uri
 
-DIGEST_TAG = "dlaws:digest"
 _CODE_CHANNEL = "code"
-#: What AWS does not allow in tag values.
-_NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
 
 
 def training_request(spec: TrainingSpec, code: S3Uri) -> dict[str, Any]:
@@ -46,25 +41,6 @@ def training_request(spec: TrainingSpec, code: S3Uri) -> dict[str, Any]:
     if spec.subnets:
         request["VpcConfig"] = {"Subnets": list(spec.subnets), "SecurityGroupIds": list(spec.security_group_ids)}
     return request
-
-
-def request_digest(request: Mapping[str, Any]) -> str:
-    """Return the digest of what the job does; the code counts through its content-addressed location."""
-    return digest_of(request)
-
-
-def request_tags(spec: TrainingSpec, identity: TaskIdentity, digest: str, attempt: int) -> list[dict[str, str]]:
-    """Return the tags by which the job is recognised as this task's, and found by people."""
-    ours = {
-        DIGEST_TAG: digest,
-        "dlaws:dag": identity.dag_id,
-        "dlaws:run": identity.run_id,
-        "dlaws:task": identity.task_id,
-        "dlaws:map-index": str(identity.map_index),
-        "dlaws:attempt": str(attempt),
-        "dlaws:deployment": identity.deployment,
-    }
-    return [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", value)[:256]} for key, value in {**spec.tags, **ours}.items()]
 
 
 def job_status(answer: Mapping[str, Any]) -> JobStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from airflow_dlaws.errors import ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
@@ -45,7 +46,7 @@ class JobWatch:
 
     def __init__(
         self,
-        launcher: Callable[[], Launcher],
+        launcher: Callable[[], Launcher[Any]],
         reference: JobReference,
         *,
         poll_interval: float,

@@ -21,9 +21,8 @@ from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.outcome import failure_message, judge
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
-from airflow_dlaws.jobs.spec import TrainingSpec
+from airflow_dlaws.jobs.spec import JobSpec
 from airflow_dlaws.jobs.wire import from_json, to_json
-from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP
 from airflow_dlaws.launchers.protocol import Launcher
 from airflow_dlaws.launchers.watch import JobWatch
 from airflow_dlaws.links.aws import ConsoleLink, LogsLink, logs_console_url, sagemaker_console_url
@@ -79,7 +78,7 @@ class JobOperator(DlawsOperator):
         self._job: JobReference | None = None
         self._killed = False
 
-    def specification(self, context: Context) -> TrainingSpec:
+    def specification(self, context: Context) -> JobSpec:
         """Say what the job is. Called once the templates are rendered; may raise SpecificationError."""
         raise NotImplementedError
 
@@ -88,7 +87,7 @@ class JobOperator(DlawsOperator):
         raise NotImplementedError
 
     @cached_property
-    def launcher(self) -> Launcher:
+    def launcher(self) -> Launcher[Any]:
         """The engine that runs the job."""
         return launcher_for(self.engine, self.aws)
 
@@ -143,7 +142,7 @@ class JobOperator(DlawsOperator):
         verb = "Adopted" if submission.adopted else "Started"
         self.log.info("%s job %s (%s)", verb, reference.name, reference.arn)
         context["ti"].xcom_push(key=_JOB_XCOM, value=to_json(submission))
-        ConsoleLink.store(context, sagemaker_console_url(reference.region, f"jobs/{reference.name}"))
+        ConsoleLink.store(context, sagemaker_console_url(reference.region, self.launcher.console_page(reference)))
         LogsLink.store(context, self._logs_url(reference))
 
     def _stored_submission(self, context: Context) -> Mapping[str, Any] | None:
@@ -153,7 +152,7 @@ class JobOperator(DlawsOperator):
         )
         return stored
 
-    def _deadline(self, spec: TrainingSpec, status: JobStatus) -> float:
+    def _deadline(self, spec: JobSpec, status: JobStatus) -> float:
         """Return the deadline in seconds since the epoch; it counts from the creation of the job, adopted or not."""
         allowed = self.timeout or timedelta(seconds=spec.longest_s) + DEADLINE_MARGIN
         created = status.created_at.timestamp() if status.created_at else time.time()
@@ -246,7 +245,7 @@ class JobOperator(DlawsOperator):
         return failure_message(reference, sentence, log_tail=tail, logs_url=self._logs_url(reference))
 
     def _logs_url(self, reference: JobReference) -> str:
-        return logs_console_url(reference.region, TRAINING_LOG_GROUP, reference.name)
+        return logs_console_url(reference.region, self.launcher.log_group, reference.name)
 
     @contextmanager
     def _no_job_left_behind(self, context: Context) -> Iterator[None]:

@@ -134,5 +134,5 @@ class JobTrigger(BaseTrigger):
     def _stop(self) -> bool:
         return self._launcher().stop(self.reference)
 
-    def _launcher(self) -> Launcher:
+    def _launcher(self) -> Launcher[Any]:
         return launcher_for(self.reference.engine, shared_clients(self.connection))

@@ -22,7 +22,9 @@ from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.local.process import LocalAws
 
 
-def wait_for(launcher: Launcher, reference: JobReference, reached: Callable[[JobStatus], bool]) -> JobStatus:
+def wait_for(
+    launcher: Launcher[TrainingSpec], reference: JobReference, reached: Callable[[JobStatus], bool]
+) -> JobStatus:
     """Poll until the job's status is as wanted."""
     until = time.monotonic() + 60
     while not reached(status := launcher.describe(reference)):
@@ -44,7 +46,7 @@ class LauncherContract:
     """Needs the fixtures `launcher`, `spec` (makes specifications by script) and `count_jobs` (of a task)."""
 
     def test_a_job_runs_to_its_end_and_leaves_what_it_should(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec]
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
     ) -> None:
         submission = launcher.submit(spec(hyperparameters={"epochs": 2}, metrics=("rows",)), any_task())
         assert (submission.adopted, submission.attempt) == (False, 1)
@@ -59,7 +61,10 @@ class LauncherContract:
         assert "[algo-1] arguments ['--epochs', '2']" in lines
 
     def test_a_retry_adopts_the_running_job_and_then_the_finished_one(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec], count_jobs: Callable[[TaskIdentity], int]
+        self,
+        launcher: Launcher[TrainingSpec],
+        spec: Callable[..., TrainingSpec],
+        count_jobs: Callable[[TaskIdentity], int],
     ) -> None:
         task = any_task()
         first = launcher.submit(spec(), task)
@@ -70,7 +75,9 @@ class LauncherContract:
         assert (last.adopted, last.reference, last.status.phase) == (True, first.reference, JobPhase.SUCCEEDED)
         assert count_jobs(task) == 1
 
-    def test_a_cleared_task_starts_another_job(self, launcher: Launcher, spec: Callable[..., TrainingSpec]) -> None:
+    def test_a_cleared_task_starts_another_job(
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
+    ) -> None:
         task = any_task()
         first = launcher.submit(spec(), task)
         wait_for(launcher, first.reference, ended)
@@ -82,7 +89,7 @@ class LauncherContract:
 
     @pytest.mark.parametrize("stop_former", [True, False])
     def test_a_cleared_task_stops_the_job_of_its_former_life_unless_told_otherwise(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec], stop_former: bool
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], stop_former: bool
     ) -> None:
         task = any_task()
         first = launcher.submit(spec("forever.py"), task)
@@ -92,7 +99,7 @@ class LauncherContract:
         launcher.stop(first.reference)
 
     def test_a_stopped_job_is_stopped_and_the_next_try_starts_another(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec]
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
     ) -> None:
         task = any_task()
         first = launcher.submit(spec("forever.py"), task)
@@ -104,14 +111,17 @@ class LauncherContract:
             assert wait_for(launcher, submission.reference, ended).phase is JobPhase.STOPPED
 
     def test_stopping_a_job_that_has_ended_is_no_error(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec]
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
     ) -> None:
         submission = launcher.submit(spec(), any_task())
         wait_for(launcher, submission.reference, ended)
         assert launcher.stop(submission.reference) is False
 
     def test_a_bug_is_not_paid_for_twice(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec], count_jobs: Callable[[TaskIdentity], int]
+        self,
+        launcher: Launcher[TrainingSpec],
+        spec: Callable[..., TrainingSpec],
+        count_jobs: Callable[[TaskIdentity], int],
     ) -> None:
         task = any_task()
         submission = launcher.submit(spec("raises.py"), task)
@@ -125,7 +135,7 @@ class LauncherContract:
         assert count_jobs(task) == 1
 
     def test_a_folder_that_changes_is_another_job_and_stops_the_first(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec]
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
     ) -> None:
         task = any_task()
         first = launcher.submit(spec("forever.py"), task)
@@ -145,7 +155,7 @@ class LauncherContract:
     )
     def test_what_cannot_work_is_refused_before_a_job_is_made(
         self,
-        launcher: Launcher,
+        launcher: Launcher[TrainingSpec],
         spec: Callable[..., TrainingSpec],
         count_jobs: Callable[[TaskIdentity], int],
         change: dict[str, Any],
@@ -159,7 +169,7 @@ class LauncherContract:
 
 class TestSageMakerLauncher(LauncherContract):
     @pytest.fixture
-    def launcher(self, local_aws: LocalAws) -> Launcher:
+    def launcher(self, local_aws: LocalAws) -> Launcher[TrainingSpec]:
         return SageMakerLauncher(local_aws.client)
 
     @pytest.fixture
@@ -186,7 +196,7 @@ class TestSageMakerLauncher(LauncherContract):
         return count
 
     def test_missing_capacity_lets_the_next_try_start_another_job(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec], local_aws: LocalAws
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], local_aws: LocalAws
     ) -> None:
         task = any_task()
         local_aws.order_fault(kind="capacity", target="CreateTrainingJob", times=1)
@@ -200,7 +210,7 @@ class TestSageMakerLauncher(LauncherContract):
         assert wait_for(launcher, second.reference, ended).phase is JobPhase.SUCCEEDED
 
     def test_a_name_taken_by_something_else_is_a_conflict(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec], local_aws: LocalAws
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], local_aws: LocalAws
     ) -> None:
         task = any_task()
         submission = launcher.submit(spec("forever.py"), task)
@@ -212,7 +222,7 @@ class TestSageMakerLauncher(LauncherContract):
         wait_for(launcher, submission.reference, ended)
 
     def test_a_retry_adopts_the_running_job_even_if_its_data_has_gone(
-        self, launcher: Launcher, spec: Callable[..., TrainingSpec], local_aws: LocalAws, bucket: str
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], local_aws: LocalAws, bucket: str
     ) -> None:
         task = any_task()
         first = launcher.submit(spec("forever.py"), task)

@@ -8,10 +8,11 @@ from typing import Any
 import botocore.session
 from botocore.validate import ParamValidator
 
-from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.spec import Channel, ChannelKind, Distribution, InputMode, TrainingSpec
-from airflow_dlaws.launchers.sagemaker_request import job_status, request_digest, request_tags, training_request
+from airflow_dlaws.launchers.job_tags import job_tags
+from airflow_dlaws.launchers.sagemaker_request import job_status, training_request
 from airflow_dlaws.storage import S3Uri
 
 CODE = S3Uri("bucket", "models/code/0123/")
@@ -52,7 +53,7 @@ def test_the_request_satisfies_the_service_model() -> None:
     shape = (
         botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape
     )
-    tags = request_tags(SPEC, IDENTITY, "d", 1)
+    tags = job_tags(SPEC.tags, IDENTITY, "d", 1)
     assert ParamValidator().validate({"TrainingJobName": "n", "Tags": tags, **request()}, shape).generate_report() == ""
 
 
@@ -72,14 +73,14 @@ def test_a_job_always_has_a_limit() -> None:
 
 
 def test_the_digest_counts_what_the_job_does_and_nothing_else() -> None:
-    digest = request_digest(request())
-    assert request_digest(request(dataclasses.replace(SPEC, tags={"team": "a"}))) == digest
-    assert request_digest(request(dataclasses.replace(SPEC, hyperparameters={"epochs": "4"}))) != digest
-    assert request_digest(training_request(SPEC, S3Uri("bucket", "models/code/4567/"))) != digest
+    digest = digest_of(request())
+    assert digest_of(request(dataclasses.replace(SPEC, tags={"team": "a"}))) == digest
+    assert digest_of(request(dataclasses.replace(SPEC, hyperparameters={"epochs": "4"}))) != digest
+    assert digest_of(training_request(SPEC, S3Uri("bucket", "models/code/4567/"))) != digest
 
 
 def test_tags_find_the_job_and_hold_only_what_aws_allows() -> None:
-    tags = {tag["Key"]: tag["Value"] for tag in request_tags(SPEC, IDENTITY, "d", 2)}
+    tags = {tag["Key"]: tag["Value"] for tag in job_tags(SPEC.tags, IDENTITY, "d", 2)}
     assert tags["dlaws:dag"] == "retrain"
     assert tags["dlaws:run"] == "manual__2026-11-23T00:00:00+00:00"
     assert tags["dlaws:task"] == "train_ü__"

@@ -1,0 +1,26 @@
+"""The tags by which a job is recognised as one task's, and found by people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from airflow_dlaws.jobs.identity import TaskIdentity
+
+DIGEST_TAG = "dlaws:digest"
+#: What AWS does not allow in tag values.
+_NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
+
+
+def job_tags(own: Mapping[str, str], identity: TaskIdentity, digest: str, attempt: int) -> list[dict[str, str]]:
+    """Return the tags of a job: the user's own, and which task has asked for it and for what."""
+    ours = {
+        DIGEST_TAG: digest,
+        "dlaws:dag": identity.dag_id,
+        "dlaws:run": identity.run_id,
+        "dlaws:task": identity.task_id,
+        "dlaws:map-index": str(identity.map_index),
+        "dlaws:attempt": str(attempt),
+        "dlaws:deployment": identity.deployment,
+    }
+    return [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", value)[:256]} for key, value in {**own, **ours}.items()]

@@ -1,0 +1,230 @@
+"""One task, one job: what all kinds of SageMaker jobs (training, tuning, transform) have in common.
+
+A job's name is a function of the task that asks for it, so asking twice finds the first job: create first, and where
+the name is taken, describe, compare the digest in the tag, and adopt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import IdentityConflict, JobFailed
+from airflow_dlaws.jobs.identity import NAME_LIMIT, TaskIdentity, digest_of
+from airflow_dlaws.jobs.outcome import Reuse, decide_reuse
+from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
+from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors
+from airflow_dlaws.launchers.job_log import read_log, read_tail
+from airflow_dlaws.launchers.job_tags import DIGEST_TAG, job_tags
+from airflow_dlaws.launchers.lives import TaskLives
+from airflow_dlaws.launchers.protocol import LogCursor, LogPage
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+log = logging.getLogger(__name__)
+
+#: Jobs one task may start before it is cleared (after capacity failures and kills); far above any sane `retries`.
+ATTEMPT_LIMIT = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind:
+    """How one kind of job is spelt in SageMaker's API.
+
+    :param engine: the name under which `launcher_for` knows the launcher of this kind.
+    :param noun: in messages, "training job".
+    :param method: ending of boto3's methods, "training_job" in `create_training_job`.
+    :param name_field: member with the name; `arn_field` the one with the ARN.
+    :param status: reads the answer of Describe.
+    :param missing: what the service's refusal says where there is no job of that name.
+    :param log_group: where the job's hosts print, each in a stream `<job>/<host>-<number>`.
+    :param console: folder of the console page, "jobs" in `#/jobs/NAME`.
+    """
+
+    engine: str
+    noun: str
+    method: str
+    name_field: str
+    arn_field: str
+    status: Callable[[Mapping[str, Any]], JobStatus]
+    missing: tuple[str, ...]
+    log_group: str
+    console: str
+    name_limit: int = NAME_LIMIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """What a task asks for: the Create request without name and tags, its tags, and where the task's jobs are noted.
+
+    :param tags: of the user; this package adds its own.
+    :param root: where the task's jobs put their output.
+    """
+
+    request: Mapping[str, Any]
+    identity: TaskIdentity
+    tags: Mapping[str, str]
+    root: S3Uri
+
+    @property
+    def digest(self) -> str:
+        """Of what the job does; code counts through its content-addressed location."""
+        return digest_of(self.request)
+
+
+class SageMakerJobs:
+    """The jobs of one kind, in one account and region. A launcher adds how a specification becomes a request.
+
+    :param client: gives the boto3 client of a service by name ("sagemaker", "s3", "logs").
+    """
+
+    kind: JobKind
+
+    def __init__(self, client: Callable[[str], Any]) -> None:
+        self._client = client
+
+    @property
+    def region(self) -> str:
+        """The region the jobs run in."""
+        return str(self._client("sagemaker").meta.region_name)
+
+    @property
+    def log_group(self) -> str:
+        """See the protocol."""
+        return self.kind.log_group
+
+    def console_page(self, reference: JobReference) -> str:
+        """See the protocol."""
+        return f"{self.kind.console}/{reference.name}"
+
+    def describe(self, reference: JobReference) -> JobStatus:
+        """Ask how the job stands."""
+        return self.kind.status(self.description(reference.name))
+
+    def description(self, name: str) -> dict[str, Any]:
+        """Return the whole answer of Describe."""
+        with service_errors(f"describe {self.kind.noun} {name}"):
+            return dict(self._call("describe", name))
+
+    def stop(self, reference: JobReference) -> bool:
+        """Ask SageMaker to stop the job (SIGTERM, two minutes, SIGKILL); tell whether it was still running."""
+        with service_errors(f"stop {self.kind.noun} {reference.name}"):
+            try:
+                self._call("stop", reference.name)
+            except ClientError as error:
+                if error_code(error) == "ValidationException" and "is in status" in error_text(error):
+                    return False
+                raise
+        return True
+
+    def log_lines(self, reference: JobReference, cursor: LogCursor) -> LogPage:
+        """Return what the job's hosts have printed since `cursor`."""
+        prefix = f"{reference.name}/"
+        return read_log(self._client("logs"), group=self.kind.log_group, stream_prefix=prefix, cursor=cursor)
+
+    def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
+        """Return the last `count` lines that the job's hosts have printed."""
+        prefix = f"{reference.name}/"
+        return read_tail(self._client("logs"), group=self.kind.log_group, stream_prefix=prefix, count=count)
+
+    def create_or_adopt(self, order: JobOrder, *, stop_former: bool) -> Submission:
+        """Start the task's job, or adopt the one an earlier try has started.
+
+        :param stop_former: first stop what the task had started before it was cleared or changed, if it still runs.
+        :raises IdentityConflict: the name is taken by a job made from something else.
+        :raises JobFailed: an earlier try's job failed through its own fault, or too many were started.
+        """
+        store = ObjectStore(self._client("s3"))
+        lives = TaskLives(store, order.root, order.identity, order.digest)
+        if stop_former:
+            self._stop_former(lives)
+        for attempt, name in self._names(order):
+            lives.note(name)
+            arn = self._create(name, order, attempt)
+            if arn:
+                status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
+                return Submission(reference=self.reference(name, arn), status=status, adopted=False, attempt=attempt)
+            if found := self._adopt(name, order.digest, attempt):
+                return found
+        raise JobFailed(f"this task has started {ATTEMPT_LIMIT} jobs and none ended well: clear it to begin anew")
+
+    def find(self, order: JobOrder) -> Submission | None:
+        """Return the task's job if an earlier try has started one; start none."""
+        for attempt, name in self._names(order):
+            if not self._exists(name):
+                return None
+            if found := self._adopt(name, order.digest, attempt):
+                return found
+        return None
+
+    def reference(self, name: str, arn: str) -> JobReference:
+        """Return the reference of a job of this kind."""
+        return JobReference(engine=self.kind.engine, name=name, arn=arn, region=self.region)
+
+    def _names(self, order: JobOrder) -> list[tuple[int, str]]:
+        """Return the names of the task's jobs, the first attempt's first."""
+        name, limit = order.identity.name, self.kind.name_limit
+        attempts = range(1, ATTEMPT_LIMIT + 1)
+        return [(attempt, name(order.digest, limit=limit, attempt=attempt)) for attempt in attempts]
+
+    def _stop_former(self, lives: TaskLives) -> None:
+        """Stop what the task had started before it was cleared or changed, should it still run."""
+        former = lives.former_job()
+        if former is None or not self._exists(former):
+            return
+        if self.stop(self.reference(former, arn="")):
+            log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
+
+    def _create(self, name: str, order: JobOrder, attempt: int) -> str | None:
+        """Create the job and return its ARN, or None where the name is taken."""
+        tags = job_tags(order.tags, order.identity, order.digest, attempt)
+        with service_errors(f"create {self.kind.noun} {name}"):
+            try:
+                return str(self._call("create", name, Tags=tags, **order.request)[self.kind.arn_field])
+            except ClientError as error:
+                if error_code(error) == "ResourceInUse":
+                    return None
+                raise
+
+    def _adopt(self, name: str, digest: str, attempt: int) -> Submission | None:
+        """Return the job of that name if the task can go on with it, None if it should start another one."""
+        answer = self.description(name)
+        arn = answer[self.kind.arn_field]
+        self._check_digest(name, arn, digest)
+        status = self.kind.status(answer)
+        reuse, reason = decide_reuse(status)
+        if reuse is Reuse.GIVE_UP:
+            raise JobFailed(f"job {name}, started by an earlier try of this task, is not run again: {reason}")
+        if reuse is Reuse.START_ANOTHER:
+            return None
+        return Submission(reference=self.reference(name, arn), status=status, adopted=True, attempt=attempt)
+
+    def _check_digest(self, name: str, arn: str, digest: str) -> None:
+        with service_errors(f"read the tags of {self.kind.noun} {name}"):
+            tags = self._client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
+        found = {tag["Key"]: tag["Value"] for tag in tags}.get(DIGEST_TAG)
+        if found != digest:
+            raise IdentityConflict(
+                f"the name {name} belongs to this task, but {self.kind.noun} {arn} was made from something else "
+                f"(tag {DIGEST_TAG}={found!r}, expected {digest!r}): rename the task, or clear it to get another name"
+            )
+
+    def _exists(self, name: str) -> bool:
+        with service_errors(f"describe {self.kind.noun} {name}"):
+            try:
+                self._call("describe", name)
+            except ClientError as error:
+                if any(words in error_text(error) for words in self.kind.missing):
+                    return False
+                raise
+        return True
+
+    def _call(self, verb: str, name: str, **members: Any) -> Any:
+        """Call the API on the job of that name."""
+        method = getattr(self._client("sagemaker"), f"{verb}_{self.kind.method}")
+        return method(**{self.kind.name_field: name}, **members)

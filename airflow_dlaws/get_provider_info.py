@@ -29,6 +29,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_dlaws.operators.validation",
                     "airflow_dlaws.operators.training",
+                    "airflow_dlaws.operators.sweep",
                     "airflow_dlaws.operators.evaluation",
                     "airflow_dlaws.operators.registry",
                     "airflow_dlaws.operators.rollout",

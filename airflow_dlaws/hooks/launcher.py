@@ -10,10 +10,13 @@ from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.launchers.protocol import Launcher
 from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
+from airflow_dlaws.launchers.sweep import ENGINE as SWEEP
+from airflow_dlaws.launchers.sweep import SweepLauncher
 
 #: Kinds of jobs, each with the launcher that runs it. A reference carries its engine's name from process to process.
 ENGINES: dict[str, Callable[[Callable[[str], Any]], Launcher[Any]]] = {
     TRAINING: SageMakerLauncher,
+    SWEEP: SweepLauncher,
 }
 
 

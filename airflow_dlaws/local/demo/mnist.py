@@ -75,9 +75,7 @@ def choose(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     for digit in np.unique(labels):
         of_digit = order[labels[order] == digit]
         rank[of_digit] = np.arange(len(of_digit))
-    return {
-        split: order[(rank[order] >= end - SPLITS[split]) & (rank[order] < end)] for split, end in ends.items()
-    }
+    return {split: order[(rank[order] >= end - SPLITS[split]) & (rank[order] < end)] for split, end in ends.items()}
 
 
 def _write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:

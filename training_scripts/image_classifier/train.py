@@ -154,8 +154,10 @@ def fit(args, group: Group, network, data: images.Images, held_out: images.Image
     )
     checkpoint = Checkpoint(args, group, digest)
     history = checkpoint.restore(network, optimizer)
-    if history and group.rank == 0:  # the folder of a new machine is empty, and there may be nothing left to do
+    if history and group.rank == 0:  # a new machine has no model yet, its log no lines, and nothing may be left to do
         write_model(args, group, network, data, held_out, history)
+        for metrics in history:
+            report(metrics)
     parallel = torch.nn.parallel.DistributedDataParallel(network) if group.size > 1 else network
 
     for epoch in range(len(history) + 1, args.epochs + 1):
@@ -180,8 +182,13 @@ def fit(args, group: Group, network, data: images.Images, held_out: images.Image
             write_model(args, group, network, data, held_out, history)
             checkpoint.save(history, network, optimizer)
             # Last, so that whoever reads the line and stops this process finds the model it speaks of.
-            print(json.dumps({"dlaws_metrics": history[-1]}), flush=True)
+            report(history[-1])
     return True
+
+
+def report(metrics: dict) -> None:
+    """Print the metrics as SageMaker and Airflow read them: one JSON line, at once."""
+    print(json.dumps({"dlaws_metrics": metrics}), flush=True)
 
 
 def finite(what: str, value: float, epoch: int, args: argparse.Namespace) -> float:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -212,7 +213,14 @@ class Run:
         return (self.model / "model.pt").read_bytes()
 
 
-def train(splits: dict[str, Path], folder: Path, *, processes: int = 1, **options: Any) -> Run:
+def train(
+    splits: dict[str, Path],
+    folder: Path,
+    *,
+    processes: int = 1,
+    environment: dict[str, str] | None = None,
+    **options: Any,
+) -> Run:
     """Start the script by hand, on the images or on the folders that the options name."""
     options = {
         **QUICK,
@@ -226,7 +234,7 @@ def train(splits: dict[str, Path], folder: Path, *, processes: int = 1, **option
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     process = subprocess.Popen(
         [sys.executable, *(launcher if processes > 1 else []), str(SCRIPTS / "train.py"), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -267,6 +275,19 @@ def test_two_processes_end_where_one_does(splits: dict[str, Path], tmp_path: Pat
     weights = [torch.load(run.model / "model.pt", weights_only=True) for run in (one, two)]
     for name, values in weights[0].items():
         torch.testing.assert_close(weights[1][name], values, atol=5e-3, rtol=0)
+
+
+def test_hosts_that_read_different_images_refuse_to_train(splits: dict[str, Path], tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    folders = [splits[split].parent for split in ("train", "test")]
+    hosts = [
+        train(splits, tmp_path / str(rank), train=folder, environment={"RANK": str(rank), **group})
+        for rank, folder in enumerate(folders)
+    ]
+    for host in hosts:
+        assert "different images: every host needs the whole channels (FullyReplicated)" in host.finish(expected=1).err
 
 
 def test_what_cannot_be_trained_is_refused_before_it_starts(splits: dict[str, Path], tmp_path: Path) -> None:

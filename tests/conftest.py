@@ -19,12 +19,15 @@ from airflow_dlaws.local.process import LocalAws
 
 #: The image `*/serve-test:*`: a serving container whose behaviour stands in its artifact.
 SERVE_TEST = Path(__file__).parent / "local" / "images" / "serve-test"
+#: The image `*/train-test:*`: its program `train` reports a loss for each epoch, as its hyperparameters say.
+TRAIN_TEST = Path(__file__).parent / "local" / "images" / "train-test"
 
 
 @pytest.fixture(scope="session")
 def local_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     """One local AWS for the whole session; waits that AWS makes take a twentieth of their time."""
-    aws = LocalAws(tmp_path_factory.mktemp("local-aws"), time_scale=0.05, images={"*/serve-test:*": SERVE_TEST})
+    images = {"*/serve-test:*": SERVE_TEST, "*/train-test:*": TRAIN_TEST}
+    aws = LocalAws(tmp_path_factory.mktemp("local-aws"), time_scale=0.05, images=images)
     aws.start()
     yield aws
     record = ServerRecord.read(aws.state_dir)

@@ -4,6 +4,9 @@ It travels as `dlaws_entry.py` in the channel `code`, beside the script:
 
     python3 /opt/ml/input/data/code/dlaws_entry.py --nproc-per-node G train.py [ARGUMENT ...]
 
+The jobs of SageMaker's hyperparameter tuner cannot be given arguments: without any, it reads the script from
+DLAWS_ENTRY_POINT, the processes from DLAWS_PROCESSES_PER_HOST and further arguments, a JSON list, from DLAWS_ARGUMENTS.
+
 It reads the files under /opt/ml/input/config, exports the SM_* variables that scripts expect, passes hyperparameters
 on as `--name value`, and runs torchrun with a static rendezvous (the first host is the master), or plain Python where
 there is one process in all. It passes SIGTERM on, keeps the script's exit code, and leaves the last words of a script
@@ -23,6 +26,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +37,19 @@ FAILURE_LENGTH = 1024
 #: torchrun ends with a report of about 30 lines; the script's own traceback stands before it.
 KEPT_LINES = 400
 
+#: What the tuner tells the container and no script has asked for.
+TUNER_HYPERPARAMETER = "_tuning_objective_metric"
+
 _ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b.*)$")
 
 
 def main(argv: list[str]) -> int:
     """Run the script as the job's configuration says; return its exit code."""
-    processes, script, arguments = parse(argv)
+    processes, script, arguments = parse(argv or arguments_of(os.environ))
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
     resources = _read_json(base / "input/config/resourceconfig.json")
     hyperparameters = _read_json(base / "input/config/hyperparameters.json")
+    hyperparameters.pop(TUNER_HYPERPARAMETER, None)
     environment = {**os.environ, **sm_variables(base, resources, hyperparameters, processes)}
     folder = Path(__file__).resolve().parent
     words = [str(folder / script), *hyperparameter_arguments(hyperparameters), *arguments]
@@ -55,6 +63,14 @@ def parse(argv: list[str]) -> tuple[int, str, list[str]]:
     if len(argv) < 3 or argv[0] != "--nproc-per-node" or not argv[1].isdigit():
         raise SystemExit(f"usage: dlaws_entry.py --nproc-per-node G SCRIPT [ARGUMENT ...], not {argv}")
     return int(argv[1]), argv[2], argv[3:]
+
+
+def arguments_of(environment: Mapping[str, str]) -> list[str]:
+    """Return the arguments that the variables of a tuning job stand for; none where there are none."""
+    if "DLAWS_ENTRY_POINT" not in environment:
+        return []
+    processes, further = environment.get("DLAWS_PROCESSES_PER_HOST", "1"), environment.get("DLAWS_ARGUMENTS", "[]")
+    return ["--nproc-per-node", processes, environment["DLAWS_ENTRY_POINT"], *json.loads(further)]
 
 
 def hyperparameter_arguments(hyperparameters: dict[str, str]) -> list[str]:

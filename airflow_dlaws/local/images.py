@@ -1,7 +1,8 @@
 """Container images of the local AWS: a URI pattern, and the folder of programs that stands for the image.
 
 A job finds its programs (`train`, `serve`, `python3`, ...) in that folder first, then in the system's. The built-in
-image `*/dlaws-torch:*` runs this very Python, and serves models with `training_scripts/serve.py`.
+image `*/dlaws-torch:*` runs this very Python, serves models with `training_scripts/serve.py`, and runs the code channel
+with `training_scripts/train` where a job names no program.
 """
 
 from __future__ import annotations
@@ -66,9 +67,10 @@ def make_built_in_image(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     python = shlex.quote(sys.executable)
     programs = {"python": python, "python3": python, "torchrun": f"{python} -m torch.distributed.run"}
-    serve = find_serve_script()
-    if serve:
+    if serve := find_script("serve.py"):
         programs["serve"] = f"{python} {shlex.quote(str(serve))}"
+    if train := find_script("train"):
+        programs["train"] = f"/bin/sh {shlex.quote(str(train))}"
     for name, command in programs.items():
         path = folder / name
         path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
@@ -76,8 +78,8 @@ def make_built_in_image(folder: Path) -> Path:
     return folder
 
 
-def find_serve_script() -> Path | None:
-    """Return the serving program: from the checkout, or from the installed wheel."""
+def find_script(name: str) -> Path | None:
+    """Return a program of the image: from the checkout, or from the installed wheel."""
     package = Path(__file__).parent.parent
-    places = (package.parent / "training_scripts" / "serve.py", package / "templates" / "training_scripts" / "serve.py")
+    places = (package.parent / "training_scripts" / name, package / "templates" / "training_scripts" / name)
     return next((place for place in places if place.is_file()), None)

@@ -61,6 +61,8 @@ def _sort_key(summary: Summary, sort_by: str, name: str) -> Any:
         return summary[name]
     if sort_by == "Status":
         return next(value for member, value in summary.items() if member.endswith("Status"))
+    if sort_by == "FinalObjectiveMetricValue":
+        return summary["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
     return _time(summary, sort_by)
 
 

@@ -10,16 +10,19 @@ from airflow_dlaws.local.model_packages import ModelPackages
 from airflow_dlaws.local.models import Models
 from airflow_dlaws.local.tagging import Tagging
 from airflow_dlaws.local.training import TrainingJobs
+from airflow_dlaws.local.tuning.jobs import TuningJobs
 
 
 def make_resources(context: LocalContext) -> list[Resource]:
     """Return one of each."""
+    training = TrainingJobs(context)
     packages = ModelPackages(context)
     models = Models(context, packages)
     configs = EndpointConfigs(context, models)
     return [
         Tagging(context),
-        TrainingJobs(context),
+        TuningJobs(context, training),  # closed before its training jobs, so that it launches no more
+        training,
         packages,
         models,
         configs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_dlaws.local import listing, training_request
@@ -52,10 +53,15 @@ class TrainingJobs:
         for thread in threads:
             thread.join(_CLOSE_SECONDS)
 
-    def _create(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
+    def start(self, parameters: Mapping[str, Any], request: RequestContext, *, tuning_arn: str = "") -> TrainingJob:
+        """Start a job from its CreateTrainingJob request.
+
+        :param tuning_arn: the tuning job that launches it.
+        :raises ServiceError: the request is refused, or the name is taken.
+        """
         training_request.check(parameters, self._context.client("s3", request.region), request.region)
         arn = request.arn("training-job", parameters["TrainingJobName"].lower())
-        job = TrainingJob(parameters, arn, self._context.now)
+        job = TrainingJob(parameters, arn, self._context.now, tuning_arn=tuning_arn)
         region = self._regions[request.region]
         with region.lock:
             if job.name in region.jobs:
@@ -70,7 +76,10 @@ class TrainingJobs:
         with self._lock:
             self._threads = [other for other in self._threads if other.is_alive()] + [thread]
             thread.start()
-        return {"TrainingJobArn": arn}
+        return job
+
+    def _create(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
+        return {"TrainingJobArn": self.start(parameters, request).arn}
 
     def _describe(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
         return self._existing(parameters, request).describe()

@@ -63,8 +63,10 @@ _NOT_DESCRIBED = frozenset({"Tags", "SessionChainingConfig"})
 class TrainingJob:
     """The record of one job. Thread-safe; who runs the job tells it what happens."""
 
-    def __init__(self, request: Mapping[str, Any], arn: str, now: Callable[[], datetime]) -> None:
-        self.request, self.arn, self._now = request, arn, now
+    def __init__(
+        self, request: Mapping[str, Any], arn: str, now: Callable[[], datetime], *, tuning_arn: str = ""
+    ) -> None:
+        self.request, self.arn, self._now, self._tuning_arn = request, arn, now, tuning_arn
         self.name: str = request["TrainingJobName"]
         #: Set by StopTrainingJob.
         self.stop_requested = threading.Event()
@@ -76,6 +78,7 @@ class TrainingJob:
         self.ended: datetime | None = None
         self._transitions: list[dict[str, Any]] = []
         self._metrics: dict[str, dict[str, Any]] = {}
+        self._series: dict[str, list[float]] = {}
         self._reason = ""
         self._artifact = ""
         self.enter(SecondaryStatus.STARTING)
@@ -122,6 +125,12 @@ class TrainingJob:
         """Note the newest value of a metric found in the logs."""
         with self._lock:
             self._metrics[name] = {"MetricName": name, "Value": value, "Timestamp": when}
+            self._series.setdefault(name, []).append(value)
+
+    def observations(self, name: str) -> list[float]:
+        """Return all values of a metric so far, in the order in which they were printed."""
+        with self._lock:
+            return list(self._series.get(name, ()))
 
     def summary(self) -> dict[str, Any]:
         """Return the job's row in ListTrainingJobs."""
@@ -142,6 +151,7 @@ class TrainingJob:
             return {
                 **self._echo(),
                 **self.summary(),
+                "TuningJobArn": self._tuning_arn or None,
                 "SecondaryStatusTransitions": [dict(transition) for transition in self._transitions],
                 "TrainingStartTime": self.started,
                 "FailureReason": self._reason or None,

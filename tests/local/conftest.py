@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from serving import Clients, Serving, unique
 from trainer import Trainer
+from tuner import Tuner
 
 from airflow_dlaws.hooks import aws
 from airflow_dlaws.local.process import LocalAws
@@ -23,6 +24,12 @@ def own_clients() -> Iterator[None]:
 def trainer(local_aws: LocalAws, bucket: str) -> Trainer:
     """Training jobs in a new bucket."""
     return Trainer(local_aws, bucket)
+
+
+@pytest.fixture
+def tuner(local_aws: LocalAws, bucket: str) -> Tuner:
+    """Tuning jobs in a new bucket."""
+    return Tuner(local_aws, bucket)
 
 
 @pytest.fixture(scope="session")

@@ -48,4 +48,4 @@ def test_the_built_in_image_runs_this_python(tmp_path: Path) -> None:
         [folder / "python3", "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == sys.prefix
-    assert {path.name for path in folder.iterdir()} == {"python", "python3", "torchrun", "serve"}
+    assert {path.name for path in folder.iterdir()} == {"python", "python3", "torchrun", "serve", "train"}

@@ -12,11 +12,14 @@ from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sweep import ENGINE as SWEEP
 from airflow_dlaws.launchers.sweep import SweepLauncher
+from airflow_dlaws.launchers.tuning import ENGINE as TUNING
+from airflow_dlaws.launchers.tuning import TuningLauncher
 
 #: Kinds of jobs, each with the launcher that runs it. A reference carries its engine's name from process to process.
 ENGINES: dict[str, Callable[[Callable[[str], Any]], Launcher[Any]]] = {
     TRAINING: SageMakerLauncher,
     SWEEP: SweepLauncher,
+    TUNING: TuningLauncher,
 }
 
 

@@ -116,7 +116,7 @@ class TrainingSpec:
         )
         if bool(self.subnets) != bool(self.security_group_ids):
             raise SpecificationError("subnets and security_group_ids belong together: give both, or neither")
-        as_text = {key: _text(value) for key, value in self.hyperparameters.items()}
+        as_text = {key: hyperparameter_text(value) for key, value in self.hyperparameters.items()}
         object.__setattr__(self, "hyperparameters", as_text)
 
     def _check_channels(self) -> None:
@@ -158,7 +158,7 @@ def _member(kind: type[enum.StrEnum], name: str, value: Any) -> enum.StrEnum:
         raise SpecificationError(f"{name}={value!r} must be one of {[member.value for member in kind]}") from None
 
 
-def _text(value: Any) -> str:
+def hyperparameter_text(value: Any) -> str:
     """Spell a hyperparameter; booleans as scripts expect them, not as Python prints them."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -104,7 +104,11 @@ class SageMakerJobs:
 
     def describe(self, reference: JobReference) -> JobStatus:
         """Ask how the job stands."""
-        return self.kind.status(self.description(reference.name))
+        return self.read_status(self.description(reference.name))
+
+    def read_status(self, answer: Mapping[str, Any]) -> JobStatus:
+        """Read the answer of Describe; a launcher that must ask for more does so here."""
+        return self.kind.status(answer)
 
     def description(self, name: str) -> dict[str, Any]:
         """Return the whole answer of Describe."""
@@ -196,7 +200,7 @@ class SageMakerJobs:
         answer = self.description(name)
         arn = answer[self.kind.arn_field]
         self._check_digest(name, arn, digest)
-        status = self.kind.status(answer)
+        status = self.read_status(answer)
         reuse, reason = decide_reuse(status)
         if reuse is Reuse.GIVE_UP:
             raise JobFailed(f"job {name}, started by an earlier try of this task, is not run again: {reason}")

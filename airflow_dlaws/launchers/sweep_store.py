@@ -46,9 +46,12 @@ class SweepStore:
         with service_errors(f"write {self.journal_uri}"):
             return self._store.replace(self.journal_uri, _bytes(journal), etag=etag)
 
-    def publish(self, journal: SweepJournal) -> None:
-        """Write the leaderboard, as data and as a page."""
-        board = leaderboard_of(journal)
+    def publish(self, journal: SweepJournal, engine: str = "optuna") -> None:
+        """Write the leaderboard, as data and as a page.
+
+        :param engine: who has searched, "optuna" or "sagemaker".
+        """
+        board = leaderboard_of(journal, engine)
         with service_errors(f"write {self.page_uri}"):
             self._store.write_json(self.leaderboard_uri, to_json(board))
             self._store.write(self.page_uri, render(board).encode(), content_type="text/html; charset=utf-8")

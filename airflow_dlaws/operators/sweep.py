@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_dlaws._compat import Context
-from airflow_dlaws.errors import JobFailed, SpecificationError
+from airflow_dlaws.errors import DlawsError, JobFailed, SpecificationError
 from airflow_dlaws.jobs.limits import is_template
-from airflow_dlaws.jobs.reference import Submission
+from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.artifact import holds_files
 from airflow_dlaws.launchers.sweep import ENGINE as OPTUNA
 from airflow_dlaws.launchers.sweep import SweepLauncher
+from airflow_dlaws.launchers.sweep_store import SweepStore
+from airflow_dlaws.launchers.tuning import ENGINE as TUNER
+from airflow_dlaws.launchers.tuning_journal import journal_of
 from airflow_dlaws.links.aws import ReportLink, report_url
+from airflow_dlaws.operators.base import identity_of
 from airflow_dlaws.operators.job import JobOutcome
 from airflow_dlaws.operators.training import DistributedTrainingOperator, integer
-from airflow_dlaws.storage import S3Uri
+from airflow_dlaws.storage import ObjectStore, S3Uri
+from airflow_dlaws.sweeps.decide import summary
+from airflow_dlaws.sweeps.journal import SweepJournal, TrialState
 from airflow_dlaws.sweeps.leaderboard import SweepResult
 from airflow_dlaws.sweeps.space import parse_space
 from airflow_dlaws.sweeps.spec import FIELD_CHECKS, Direction, Halving, Search, SweepSpec, check_together
+from airflow_dlaws.sweeps.tuner import MEDIAN, TUNER_CHECKS, TunerSpec
 
 _INTEGERS = ("max_trials", "parallel_trials", "max_billable_seconds", "seed", "max_failed_trials")
 _CHOICES = {"direction": Direction, "search": Search}
 #: Fields that can be right by themselves and wrong together.
 _TOGETHER = ("space", "hyperparameters", "initial_trials", "max_trials")
 #: Who searches, and the launcher that runs the sweep.
-_ENGINES = {"optuna": OPTUNA}
+_ENGINES = {"optuna": OPTUNA, "sagemaker": TUNER}
 
 
 class HyperparameterSweepOperator(DistributedTrainingOperator):
@@ -55,7 +63,10 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
     :param seed: of the search.
     :param max_failed_trials: failed trials that are borne; one more ends the sweep, red.
     :param initial_trials: parameters to try first, such as those of the model in service.
-    :param engine: "optuna".
+    :param engine: "optuna", or "sagemaker": SageMaker's own tuner, as one tuning job. It takes no
+        `max_billable_seconds`, no `initial_trials` and no checkpoints; `search="tpe"` is its Bayesian search,
+        `early_stopping` its Hyperband (with `max_resource`) or "median", its own rule; `max_failed_trials` is judged
+        when it has ended; and a retry after a kill begins another tuning job. Its jobs run the image's program `train`.
     """
 
     template_fields: Sequence[str] = (
@@ -87,7 +98,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         parallel_trials: int | str = 4,
         max_billable_seconds: int | str | None = None,
         search: str = "tpe",
-        early_stopping: Halving | Mapping[str, Any] | None = None,
+        early_stopping: Halving | Mapping[str, Any] | str | None = None,
         seed: int | str = 0,
         max_failed_trials: int | str = 3,
         initial_trials: Sequence[Mapping[str, Any]] = (),
@@ -108,17 +119,24 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         self.seed = seed
         self.max_failed_trials = max_failed_trials
         self.initial_trials = initial_trials
+        #: A tuning job that has ended, told as a sweep of ours.
+        self._tuned: SweepJournal | None = None
         super().__init__(**kwargs)
 
-    def specification(self, context: Context) -> SweepSpec:  # type: ignore[override]
+    def specification(self, context: Context) -> SweepSpec | TunerSpec:  # type: ignore[override]
         """Return the whole specification; by now nothing is a template any more."""
+        sweep = self._sweep(context)
+        median = self.early_stopping == MEDIAN
+        return TunerSpec(sweep=sweep, median_stopping=median) if self.engine == TUNER else sweep
+
+    def _sweep(self, context: Context) -> SweepSpec:
         return SweepSpec(
             training=super().specification(context),
             space=parse_space(self.space),
             objective=self.objective,
             direction=self._choice("direction"),
             search=self._choice("search"),
-            early_stopping=_halving(self.early_stopping),
+            early_stopping=self._halving(),
             initial_trials=tuple(self.initial_trials),
             **self._numbers(),
         )
@@ -126,12 +144,13 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
         """Return the SweepResult as JSON.
 
-        :raises JobFailed: the best trial has left no model behind.
+        :raises JobFailed: no trial has completed, too many have failed, or the best one has left no model behind.
         """
-        launcher = SweepLauncher(self.aws.client)
-        journal, files = launcher.journal(outcome.reference), launcher.files(outcome.reference)
+        files = self._files(outcome.reference)
+        journal = self._tuned or SweepLauncher(self.aws.client).journal(outcome.reference)
+        self._check_trials(journal)
         best = journal.best
-        assert best is not None  # or the sweep would not have succeeded
+        assert best is not None
         assert best.job is not None
         assert best.value is not None
         if not best.artifact_uri or not holds_files(self.aws.client("s3"), S3Uri.parse(best.artifact_uri)):
@@ -159,12 +178,52 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
 
     def _announce(self, context: Context, submission: Submission) -> None:
         super()._announce(context, submission)
-        page = SweepLauncher(self.aws.client).files(submission.reference).page_uri
-        ReportLink.store(context, report_url(self.aws.client("s3"), page))
+        if self.engine == OPTUNA:  # the tuner's leaderboard is not there before its end
+            self._link_report(context, submission.reference)
+
+    def _finish(self, context: Context, submission: Submission, status: JobStatus) -> Any:
+        """Publish the leaderboard of a tuning job, however it has ended; a sweep of ours has published its own."""
+        if self.engine == TUNER:
+            try:
+                self._publish(context, submission.reference, status)
+            except DlawsError as trouble:
+                if status.phase is JobPhase.SUCCEEDED:
+                    raise
+                # Why the sweep has failed must not be lost.
+                self.log.error("The leaderboard of %s could not be written: %s", submission.reference.name, trouble)
+        return super()._finish(context, submission, status)
+
+    def _publish(self, context: Context, reference: JobReference, status: JobStatus) -> None:
+        self._tuned = journal_of(self.aws.client, reference, status, self._sweep(context), identity_of(context))
+        self._files(reference).publish(self._tuned, engine="sagemaker")
+        self._link_report(context, reference)
+
+    def _link_report(self, context: Context, reference: JobReference) -> None:
+        ReportLink.store(context, report_url(self.aws.client("s3"), self._files(reference).page_uri))
+
+    def _files(self, reference: JobReference) -> SweepStore:
+        if self.engine == OPTUNA:
+            return SweepLauncher(self.aws.client).files(reference)
+        return SweepStore(
+            ObjectStore(self.aws.client("s3")), S3Uri.parse(self.output_s3_uri) / "sweeps" / reference.name
+        )
+
+    def _check_trials(self, journal: SweepJournal) -> None:
+        """Refuse what a sweep of ours would have ended at, and SageMaker's tuner calls completed."""
+        failed = [trial for trial in journal.trials if trial.state is TrialState.FAILED]
+        if len(failed) > int(self.max_failed_trials):
+            raise JobFailed(
+                f"sweep {journal.name}: {len(failed)} trials have failed, more than "
+                f"max_failed_trials={self.max_failed_trials}; the first one: {failed[0].reason}"
+            )
+        if journal.best is None:
+            raise JobFailed(f"sweep {journal.name}: {summary(journal)}. A trial that was stopped early cannot win")
 
     def _check_what_is_known(self) -> None:
         """Check, when the DAG is parsed, every value that holds no template."""
         super()._check_what_is_known()
+        if self.early_stopping is not None and not is_template(self.early_stopping):
+            self._halving()
         for name, check in FIELD_CHECKS.items():
             value = getattr(self, name)
             if not is_template(value):
@@ -174,11 +233,23 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
                 self._choice(name)
         if not is_template(self.space):
             parse_space(self.space)
-        if not is_template(self.early_stopping):
-            _halving(self.early_stopping)
         if not any(is_template(getattr(self, name)) for name in _TOGETHER):
             space, trials = parse_space(self.space), integer("max_trials", self.max_trials) or 0
             check_together(space, self.hyperparameters or {}, self.initial_trials, trials)
+        if self.engine == TUNER:
+            self._check_what_the_tuner_takes()
+
+    def _check_what_the_tuner_takes(self) -> None:
+        read: dict[str, Callable[[], Any]] = {
+            "space": lambda: parse_space(self.space),
+            "early_stopping": self._halving,
+            "max_billable_seconds": lambda: integer("max_billable_seconds", self.max_billable_seconds),
+            "initial_trials": lambda: self.initial_trials,
+            "checkpoint_s3_uri": lambda: self.checkpoint_s3_uri,
+        }
+        for name, value in read.items():
+            if not is_template(getattr(self, name)):
+                TUNER_CHECKS[name](name, value())
 
     def _numbers(self) -> dict[str, Any]:
         return {name: integer(name, getattr(self, name)) for name in _INTEGERS}
@@ -190,6 +261,13 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         except ValueError:
             raise SpecificationError(f"{name}={value!r} must be one of {[str(member) for member in kind]}") from None
 
-
-def _halving(value: Halving | Mapping[str, Any] | None) -> Halving | None:
-    return from_json(Halving, value) if isinstance(value, Mapping) else value
+    def _halving(self) -> Halving | None:
+        value = self.early_stopping
+        if value == MEDIAN and self.engine == TUNER:
+            return None
+        if isinstance(value, str):
+            raise SpecificationError(
+                f"early_stopping={value!r} must be a mapping of Halving's fields or None, or {MEDIAN!r} with "
+                "engine='sagemaker'"
+            )
+        return from_json(Halving, value) if isinstance(value, Mapping) else value

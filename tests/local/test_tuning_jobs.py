@@ -180,6 +180,12 @@ def test_a_failed_job_is_counted_and_the_others_go_on(tuner: Tuner) -> None:
     assert [child["FailureReason"] for child in failed] == ["AlgorithmError: x=9.0 does not work, exit code: 3"]
 
 
+def test_an_objective_that_is_no_number_does_not_win(tuner: Tuner) -> None:
+    job = tuner.run(strategy="Grid", ranges=categorical(x=["1", "9"]), jobs=None, static={"nan_above": "5"})
+    assert job["BestTrainingJob"]["TunedHyperParameters"] == {"x": "1"}
+    assert job["ObjectiveStatusCounters"] == {"Succeeded": 1, "Pending": 0, "Failed": 1}
+
+
 def test_children_are_listed_by_objective(tuner: Tuner) -> None:
     ranges = categorical(x=["3", "1", "9", "2"])
     name = tuner.run(strategy="Grid", ranges=ranges, jobs=None, static={"fail_above": "5"})[

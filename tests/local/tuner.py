@@ -61,7 +61,7 @@ class Tuner:
                 "AlgorithmSpecification": {
                     "TrainingImage": IMAGE,
                     "TrainingInputMode": "File",
-                    "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+);"}],
+                    "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+|nan);"}],
                 },
                 "RoleArn": ROLE,
                 "OutputDataConfig": {"S3OutputPath": f"s3://{self.bucket}/out"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,13 +52,14 @@ class Child:
 
     @property
     def objective(self) -> float | None:
-        """The last value it has reported, once it has ended well or was stopped.
+        """The last value it has reported, once it has ended well or was stopped; None where that is no finite number.
 
         That a job which was stopped early counts is assumed; Hyperband stops its best jobs at MaxResource.
         """
-        if self.job.status not in {TrainingStatus.COMPLETED, TrainingStatus.STOPPED} or not self.series:
+        series = self.series
+        if self.job.status not in {TrainingStatus.COMPLETED, TrainingStatus.STOPPED} or not series:
             return None
-        return self.series[-1]
+        return series[-1] if math.isfinite(series[-1]) else None
 
     @property
     def objective_status(self) -> ObjectiveStatus:

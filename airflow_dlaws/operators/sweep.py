@@ -13,6 +13,7 @@ from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sweep import ENGINE as OPTUNA
 from airflow_dlaws.launchers.sweep import SweepLauncher
 from airflow_dlaws.launchers.sweep_store import SweepStore
@@ -59,7 +60,8 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
     :param max_billable_seconds: instance-seconds after which nothing new is started and what runs is stopped; the sweep
         then ends with the best completed trial.
     :param search: "tpe" or "random".
-    :param early_stopping: a :class:`~airflow_dlaws.sweeps.spec.Halving` or its fields as a mapping; None for none.
+    :param early_stopping: "halving" for :class:`~airflow_dlaws.sweeps.spec.Halving` as it is, its fields as a mapping
+        or such an object for another one; "none" or None lets every trial run to its end.
     :param seed: of the search.
     :param max_failed_trials: failed trials that are borne; one more ends the sweep, red.
     :param initial_trials: parameters to try first, such as those of the model in service.
@@ -158,6 +160,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
                 f"trial {best.number} is the best, but its job {best.job.name} has left no model file at "
                 f"{best.artifact_uri or self.output_s3_uri}: the script must write it to the folder of SM_MODEL_DIR"
             )
+        status = SageMakerLauncher(self.aws.client).describe(best.job)
         result = SweepResult(
             sweep=journal.name,
             best_trial=best.number,
@@ -167,6 +170,8 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             job_name=best.job.name,
             job_arn=best.job.arn,
             artifact_uri=best.artifact_uri,
+            output_uri=status.output_uri or "",
+            metrics={**status.metrics, journal.spec.objective: best.value},
             billable_seconds=journal.cost,
             trials=Counter(str(trial.state) for trial in journal.trials),
             ending=str(journal.ending),
@@ -262,12 +267,14 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             raise SpecificationError(f"{name}={value!r} must be one of {[str(member) for member in kind]}") from None
 
     def _halving(self) -> Halving | None:
-        value = self.early_stopping
-        if value == MEDIAN and self.engine == TUNER:
+        value, tuner = self.early_stopping, self.engine == TUNER
+        if value is None or value == "none" or (value == MEDIAN and tuner):
             return None
-        if isinstance(value, str):
-            raise SpecificationError(
-                f"early_stopping={value!r} must be a mapping of Halving's fields or None, or {MEDIAN!r} with "
-                "engine='sagemaker'"
-            )
-        return from_json(Halving, value) if isinstance(value, Mapping) else value
+        if value == "halving":
+            return Halving()
+        if isinstance(value, Mapping):
+            return from_json(Halving, value)
+        if not isinstance(value, Halving):
+            words = f'"halving", "none"{f", {MEDIAN!r}" if tuner else ""}, or the fields of a Halving'
+            raise SpecificationError(f"early_stopping={value!r} must be {words}")
+        return value

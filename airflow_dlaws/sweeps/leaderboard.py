@@ -64,7 +64,8 @@ class SweepResult:
     """What a sweep's task hands on through XCom.
 
     :param best_parameters: hyperparameters of the best trial, those of the space alone.
-    :param artifact_uri: the best trial's model archive; `job_name` and `job_arn` are of its training job.
+    :param artifact_uri: the best trial's model archive; `output_uri` the archive of what else it has left, and
+        `job_name`, `job_arn` and `metrics` are of its training job: a sweep is registered as a training is.
     :param billable_seconds: instance-seconds of all trials.
     :param trials: how many trials ended in which state.
     :param ending: why no more trials were tried: "exhausted" or "budget"; SageMaker's own words with its tuner.
@@ -78,6 +79,8 @@ class SweepResult:
     job_name: str
     job_arn: str
     artifact_uri: str
+    output_uri: str
+    metrics: Mapping[str, float]
     billable_seconds: float
     trials: Mapping[str, int]
     ending: str

@@ -200,6 +200,7 @@ def test_missing_data_is_refused_before_a_trial_is_paid_for(sweep: SweepTask) ->
         ({"max_billable_seconds": 0}, "max_billable_seconds=0"),
         ({"early_stopping": {"reduction_factor": 0.5}}, "reduction_factor=0.5 must be above 1"),
         ({"early_stopping": {"rung": 3}}, "no field"),
+        ({"early_stopping": "asha"}, "early_stopping='asha' must be"),
         ({"engine": "ray"}, "engine='ray' must be one of"),
         ({"instance_count": 0}, "instance_count=0"),
         ({"hyperparameters": {"rate": 0.1}}, "stand in space and in hyperparameters"),

@@ -10,7 +10,7 @@ TORCH_ARGS ?=
 .PHONY: help install demo demo-down test check format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/.installed ## Install everything into .venv
 
@@ -41,6 +41,9 @@ check: install ## Formatting, lint, types, import layers, size budgets
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_budgets.py
+
+bench-%: install ## A benchmark: bench-sweep [SEED=0] and others in benchmarks/
+	$(BIN)/python benchmarks/$(subst -,_,$*).py $(if $(SEED),--seed $(SEED)) $(if $(DATASET),--dataset $(DATASET))
 
 format: install ## Format the code
 	$(BIN)/ruff format .

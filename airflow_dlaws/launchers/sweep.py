@@ -120,6 +120,8 @@ class SweepLauncher:
                 return journal
             looked = TrialRunner(self._client, self._jobs, journal).look()
             decided = decide(looked, propose, datetime.now(UTC))
+            if decided == journal:
+                return journal
             if _ended(decided) != _ended(journal) or decided.ended_at is not None:
                 store.publish(decided)
             if not store.replace(decided, etag):

@@ -62,6 +62,8 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
     :param search: "tpe" or "random".
     :param early_stopping: "halving" for :class:`~airflow_dlaws.sweeps.spec.Halving` as it is, its fields as a mapping
         or such an object for another one; "none" or None lets every trial run to its end.
+    :param tolerance: differences of the objective that are noise, such as its standard error: no trial is stopped for
+        being behind by less.
     :param seed: of the search.
     :param max_failed_trials: failed trials that are borne; one more ends the sweep, red.
     :param initial_trials: parameters to try first, such as those of the model in service.
@@ -79,6 +81,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         "search",
         "early_stopping",
         "initial_trials",
+        "tolerance",
         *_INTEGERS,
     )
     template_fields_renderers = {
@@ -101,6 +104,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         max_billable_seconds: int | str | None = None,
         search: str = "tpe",
         early_stopping: Halving | Mapping[str, Any] | str | None = None,
+        tolerance: float | str = 0.0,
         seed: int | str = 0,
         max_failed_trials: int | str = 3,
         initial_trials: Sequence[Mapping[str, Any]] = (),
@@ -118,6 +122,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         self.max_billable_seconds = max_billable_seconds
         self.search = search
         self.early_stopping = early_stopping
+        self.tolerance = tolerance
         self.seed = seed
         self.max_failed_trials = max_failed_trials
         self.initial_trials = initial_trials
@@ -140,7 +145,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             search=self._choice("search"),
             early_stopping=self._halving(),
             initial_trials=tuple(self.initial_trials),
-            **self._numbers(),
+            **{name: self._number(name) for name in (*_INTEGERS, "tolerance")},
         )
 
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
@@ -232,7 +237,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         for name, check in FIELD_CHECKS.items():
             value = getattr(self, name)
             if not is_template(value):
-                check(name, integer(name, value) if name in _INTEGERS else value)
+                check(name, value if name == "objective" else self._number(name))
         for name in _CHOICES:
             if not is_template(getattr(self, name)):
                 self._choice(name)
@@ -256,8 +261,15 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             if not is_template(getattr(self, name)):
                 TUNER_CHECKS[name](name, value())
 
-    def _numbers(self) -> dict[str, Any]:
-        return {name: integer(name, getattr(self, name)) for name in _INTEGERS}
+    def _number(self, name: str) -> Any:
+        """Return a number that may have come from a template as text."""
+        value = getattr(self, name)
+        if name in _INTEGERS:
+            return integer(name, value)
+        try:
+            return float(value)
+        except ValueError:
+            raise SpecificationError(f"{name}={value!r} must be a number") from None
 
     def _choice(self, name: str) -> Any:
         value, kind = getattr(self, name), _CHOICES[name]

@@ -78,7 +78,7 @@ def _stop_hopeless(journal: SweepJournal, now: datetime) -> SweepJournal:
     rule = journal.spec.early_stopping
     if rule is None:
         return journal
-    for cut in cuts(journal.trials, rule, journal.spec.direction):
+    for cut in cuts(journal.trials, rule, journal.spec.direction, journal.spec.tolerance):
         trial = dataclasses.replace(journal.trials[cut.trial], state=TrialState.STOPPING, reason=cut.reason)
         journal = journal.with_trial(trial).tell(now, f"trial {cut.trial} is stopped: {cut.reason}")
     return journal

@@ -37,30 +37,34 @@ def value_at(trial: Trial, rung: float) -> float | None:
     return next((report.value for report in trial.reports if report.resource >= rung), None)
 
 
-def cuts(trials: Sequence[Trial], rule: Halving, direction: Direction) -> list[Cut]:
+def cuts(trials: Sequence[Trial], rule: Halving, direction: Direction, tolerance: float = 0.0) -> list[Cut]:
     """Return the running trials to stop, each judged at the furthest rung it has reached, at every look.
 
     A trial goes on while it is among the best `n // reduction_factor` of the n that have reached its rung, whatever
-    became of them, or the best of all: there is always one that goes on. Equal values go on together. Judging again
-    when more trials have come that far is where this differs from the paper: the first ones, which had no company when
-    they passed, are not let through to the end.
+    became of them, or the best of all: there is always one that goes on. So does one that is behind these by no more
+    than `tolerance`, as noise cannot rank (the soft ranking of PASHA, https://arxiv.org/abs/2207.06940).
+
+    Judging again when more trials have come that far is where this differs from ASHA: the first ones, which had no
+    company when they passed, are not let through to the end.
     """
     found = []
     for trial in trials:
         if trial.state is TrialState.RUNNING and trial.reports:
             reached = rungs(rule, trial.reports[-1].resource)
-            cut = _judge(trial, reached[-1], trials, rule, direction) if reached else None
+            cut = _judge(trial, reached[-1], trials, rule, direction, tolerance) if reached else None
             found += [cut] if cut else []
     return found
 
 
-def _judge(trial: Trial, rung: float, trials: Sequence[Trial], rule: Halving, direction: Direction) -> Cut | None:
+def _judge(
+    trial: Trial, rung: float, trials: Sequence[Trial], rule: Halving, direction: Direction, tolerance: float
+) -> Cut | None:
     own = value_at(trial, rung)
     others = [value for each in trials if (value := value_at(each, rung)) is not None]
     ranked = sorted(others, key=direction.key)
     keep = max(1, math.floor(len(ranked) / rule.reduction_factor))
     threshold = ranked[keep - 1]
-    if own is None or not direction.better(threshold, own):
+    if own is None or direction.key(own) - direction.key(threshold) <= tolerance:
         return None
     sentence = (
         f"{own:.6g} at {rule.resource} {rung:g} is not among the best {keep} of {len(ranked)} "

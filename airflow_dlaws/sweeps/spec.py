@@ -86,6 +86,8 @@ class SweepSpec:
     :param max_billable_seconds: what all trials may be billed, in instance-seconds; None for no such limit. Trials that
         run when it is reached are stopped, so it can be exceeded by what they use between two looks and to stop.
     :param early_stopping: None lets every trial run to its end.
+    :param tolerance: differences of the objective that are noise, such as its standard error: no trial is stopped for
+        being behind by less.
     :param seed: of the search.
     :param max_failed_trials: failed trials that are borne; one more ends the sweep.
     :param initial_trials: parameters to try first, such as those of the model in service.
@@ -100,6 +102,7 @@ class SweepSpec:
     max_billable_seconds: int | None = None
     search: Search = Search.TPE
     early_stopping: Halving | None = None
+    tolerance: float = 0.0
     seed: int = 0
     max_failed_trials: int = 3
     initial_trials: tuple[Mapping[str, Any], ...] = ()
@@ -151,12 +154,18 @@ def _budget(name: str, value: Any) -> None:
         check_range(name, value, 1, 10**12, "instance-seconds")
 
 
+def _tolerance(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise SpecificationError(f"{name}={value!r} must be a number from 0 on, in units of the objective")
+
+
 #: One check a field; the operator runs those whose value is known when a DAG is parsed.
 FIELD_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "objective": _text,
     "max_trials": lambda name, value: check_range(name, value, 1, TRIAL_LIMIT),
     "parallel_trials": lambda name, value: check_range(name, value, 1, PARALLEL_LIMIT),
     "max_billable_seconds": _budget,
+    "tolerance": _tolerance,
     "seed": lambda name, value: check_range(name, value, 0, 2**31 - 1),
     "max_failed_trials": lambda name, value: check_range(name, value, 0, TRIAL_LIMIT),
 }

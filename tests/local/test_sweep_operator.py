@@ -201,6 +201,7 @@ def test_missing_data_is_refused_before_a_trial_is_paid_for(sweep: SweepTask) ->
         ({"early_stopping": {"reduction_factor": 0.5}}, "reduction_factor=0.5 must be above 1"),
         ({"early_stopping": {"rung": 3}}, "no field"),
         ({"early_stopping": "asha"}, "early_stopping='asha' must be"),
+        ({"tolerance": -1}, "tolerance=-1.0 must be a number from 0"),
         ({"engine": "ray"}, "engine='ray' must be one of"),
         ({"instance_count": 0}, "instance_count=0"),
         ({"hyperparameters": {"rate": 0.1}}, "stand in space and in hyperparameters"),

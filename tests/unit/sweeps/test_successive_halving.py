@@ -60,6 +60,12 @@ def test_equal_trials_go_on_together() -> None:
     assert stopped(*(sweep_trial(number, 0.3) for number in range(9))) == []
 
 
+def test_who_is_behind_by_less_than_the_noise_goes_on() -> None:
+    trials = [sweep_trial(0, 0.5), sweep_trial(1, 0.5625), sweep_trial(2, 0.625)]
+    assert [cut.trial for cut in cuts(trials, RULE, Direction.MINIMIZE, 0.0625)] == [2]
+    assert [cut.trial for cut in cuts(trials, RULE, Direction.MAXIMIZE, 0.0625)] == [0]
+
+
 def test_larger_is_better_where_the_objective_is_maximized() -> None:
     assert stopped(sweep_trial(0, 0.5), sweep_trial(1, 0.6), direction=Direction.MAXIMIZE) == [0]
 

@@ -6,11 +6,11 @@ thread. Composes the Amazon provider's `AwsBaseHook`; imports it late, so that p
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from airflow_dlaws.jobs.wire import to_json
@@ -34,13 +34,18 @@ class AwsClients:
 
     def __init__(self, connection: AwsConnection) -> None:
         self.connection = connection
+        # Not functools.cache: that would keep every instance alive, and with it some megabytes for each client.
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
-    @functools.cache  # noqa: B019  one instance lives as long as its operator or trigger
     def client(self, service: str) -> Any:
         """Return the client of a service ("sagemaker", "s3", "cloudwatch", ...)."""
-        return self._hook(service).conn
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._hook(service).conn
+            return self._clients[service]
 
-    @functools.cached_property
+    @cached_property
     def region(self) -> str:
         """The region that calls go to."""
         return str(self.client("sagemaker").meta.region_name)

@@ -192,8 +192,12 @@ def report(metrics: dict) -> None:
 
 
 def finite(what: str, value: float, epoch: int, args: argparse.Namespace) -> float:
-    """Return the value, or fail: weights that are no numbers learn no more, and no trial may look as if they did."""
+    """Return the value, or fail: weights that are no numbers learn no more, and no trial may look as if they did.
+
+    The line of metrics tells a sweep that the trial has diverged: its parameters are to blame, and not the script.
+    """
     if not math.isfinite(value):
+        print(json.dumps({"dlaws_metrics": {"epoch": epoch, "validation:error": math.nan}}), flush=True)
         raise FloatingPointError(
             f"the {what} is {value} in epoch {epoch} with {args.optimizer}, learning_rate {args.learning_rate:g}, "
             f"batch_size {args.batch_size}: lower the learning rate"

@@ -114,7 +114,9 @@ class Stage:
 @contextmanager
 def stage(home: Path) -> Iterator[Stage]:
     """Start everything; end it whatever happens."""
-    with LocalAws(home / f"aws-{os.getpid()}", time_scale=0.05) as aws:
+    # Four trials share the machine: one thread each.
+    threads = {"OMP_NUM_THREADS": "1"}
+    with LocalAws(home / f"aws-{os.getpid()}", time_scale=0.05, environment=threads) as aws:
         aws.client("s3").create_bucket(Bucket=BUCKET)
         mnist.upload(aws.client("s3"), BUCKET, mnist.split_files(ROOT / ".dlaws" / "cache"))
         environment = {

@@ -21,11 +21,12 @@ SCRIPTS = os.environ.get("DLAWS_IMAGE_SCRIPTS", "../training_scripts/image_class
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
 
 SPACE = {
-    "learning_rate": {"low": 1e-4, "high": 0.1, "log": True},
+    "learning_rate": {"low": 1e-5, "high": 1.0, "log": True},
     "batch_size": [32, 64, 128],
     "optimizer": ["sgd", "momentum", "adam"],
     "width": {"low": 4, "high": 16, "log": True, "integer": True},
     "dropout": {"low": 0.0, "high": 0.5},
+    "weight_decay": {"low": 1e-6, "high": 0.1, "log": True},
 }
 
 

@@ -68,7 +68,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
     :param max_failed_trials: failed trials that are borne; one more ends the sweep, red.
     :param initial_trials: parameters to try first, such as those of the model in service.
     :param engine: "optuna", or "sagemaker": SageMaker's own tuner, as one tuning job. It takes no
-        `max_billable_seconds`, no `initial_trials` and no checkpoints; `search="tpe"` is its Bayesian search,
+        `max_billable_seconds`, `initial_trials`, `tolerance` or checkpoints; `search="tpe"` is its Bayesian search,
         `early_stopping` its Hyperband (with `max_resource`) or "median", its own rule; `max_failed_trials` is judged
         when it has ended; and a retry after a kill begins another tuning job. Its jobs run the image's program `train`.
     """
@@ -255,6 +255,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             "early_stopping": self._halving,
             "max_billable_seconds": lambda: integer("max_billable_seconds", self.max_billable_seconds),
             "initial_trials": lambda: self.initial_trials,
+            "tolerance": lambda: self._number("tolerance"),
             "checkpoint_s3_uri": lambda: self.checkpoint_s3_uri,
         }
         for name, value in read.items():
@@ -279,14 +280,16 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             raise SpecificationError(f"{name}={value!r} must be one of {[str(member) for member in kind]}") from None
 
     def _halving(self) -> Halving | None:
-        value, tuner = self.early_stopping, self.engine == TUNER
-        if value is None or value == "none" or (value == MEDIAN and tuner):
+        value = self.early_stopping
+        if value is None or value == "none" or (value == MEDIAN and self.engine == TUNER):
             return None
         if value == "halving":
             return Halving()
         if isinstance(value, Mapping):
             return from_json(Halving, value)
         if not isinstance(value, Halving):
-            words = f'"halving", "none"{f", {MEDIAN!r}" if tuner else ""}, or the fields of a Halving'
-            raise SpecificationError(f"early_stopping={value!r} must be {words}")
+            raise SpecificationError(
+                f"early_stopping={value!r} must be 'halving', 'none', the fields of a Halving, or {MEDIAN!r} with "
+                "engine='sagemaker'"
+            )
         return value

@@ -40,9 +40,9 @@ def value_at(trial: Trial, rung: float) -> float | None:
 def cuts(trials: Sequence[Trial], rule: Halving, direction: Direction, tolerance: float = 0.0) -> list[Cut]:
     """Return the running trials to stop, each judged at the furthest rung it has reached, at every look.
 
-    A trial goes on while it is among the best `n // reduction_factor` of the n that have reached its rung, whatever
-    became of them, or the best of all: there is always one that goes on. So does one that is behind these by no more
-    than `tolerance`, as noise cannot rank (the soft ranking of PASHA, https://arxiv.org/abs/2207.06940).
+    A trial goes on while it is among the best `n / reduction_factor` (rounded up) of the n that have reached its rung,
+    whatever became of them: there is always one that goes on. So does one that is behind these by no more than
+    `tolerance`, as noise cannot rank (the soft ranking of PASHA, https://arxiv.org/abs/2207.06940).
 
     Judging again when more trials have come that far is where this differs from ASHA: the first ones, which had no
     company when they passed, are not let through to the end.
@@ -62,7 +62,7 @@ def _judge(
     own = value_at(trial, rung)
     others = [value for each in trials if (value := value_at(each, rung)) is not None]
     ranked = sorted(others, key=direction.key)
-    keep = max(1, math.floor(len(ranked) / rule.reduction_factor))
+    keep = math.ceil(len(ranked) / rule.reduction_factor)
     threshold = ranked[keep - 1]
     if own is None or direction.key(own) - direction.key(threshold) <= tolerance:
         return None

@@ -106,6 +106,11 @@ def _check_budget(name: str, value: Any) -> None:
         )
 
 
+def _check_tolerance(name: str, value: Any) -> None:
+    if value:
+        raise SpecificationError(f"{name}={value!r}: SageMaker's tuner knows no tolerance. Leave it out, {_ELSE}")
+
+
 def _check_initial(name: str, value: Any) -> None:
     if value:
         raise SpecificationError(f"{name}: SageMaker's tuner chooses its first trials itself: leave it out, {_ELSE}")
@@ -160,4 +165,5 @@ TUNER_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "early_stopping": _check_halving,
     "space": _check_space,
     "checkpoint_s3_uri": _check_checkpoints,
+    "tolerance": _check_tolerance,
 }

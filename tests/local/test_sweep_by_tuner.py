@@ -203,6 +203,7 @@ def test_the_task_log_hears_of_each_trial_once(sweep: TunedTask) -> None:
     [
         ({"max_billable_seconds": 100}, r"cannot be told a budget in billable seconds.*max_trials x max_runtime_s"),
         ({"initial_trials": [{"rate": 0.1}]}, "chooses its first trials itself"),
+        ({"tolerance": 0.01}, "knows no tolerance"),
         ({"checkpoint_s3_uri": "s3://bucket/checkpoints"}, "another's checkpoint"),
         ({"early_stopping": {"min_resource": 1}}, "max_resource=None"),
         ({"early_stopping": {"max_resource": 9, "reduction_factor": 2}}, "has its own"),

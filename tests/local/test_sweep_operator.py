@@ -88,7 +88,7 @@ def test_the_budget_in_billable_seconds_stops_what_runs(sweep: SweepTask) -> Non
 
 @pytest.mark.slow
 def test_a_killed_sweep_is_taken_up_by_the_retry_and_no_trial_is_paid_for_twice(sweep: SweepTask) -> None:
-    changes = {"hyperparameters": {"seconds": 0.5}, "max_trials": 4, "parallel_trials": 2}
+    changes = {"hyperparameters": {"seconds": 0.5}, "max_trials": 6, "parallel_trials": 2}
     deferred = sweep.defer(**changes)
     launcher, reference = SweepLauncher(sweep.aws.client), reference_of(deferred)
     wait_until(
@@ -101,9 +101,9 @@ def test_a_killed_sweep_is_taken_up_by_the_retry_and_no_trial_is_paid_for_twice(
     again = sweep.task(try_number=2)
     result = from_json(SweepResult, sweep.sweep(task=again, **changes))
     after = {trial.number: trial.job for trial in launcher.journal(reference).trials}
-    assert result.trials == {"completed": 4}
+    assert result.trials == {"completed": 6}
     assert {number: after[number] for number in before} == before
-    assert Counter(state for _, state in sweep.jobs())["Completed"] == 4
+    assert Counter(state for _, state in sweep.jobs())["Completed"] == 6
 
 
 @pytest.mark.slow

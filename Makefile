@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-down test check format lock clean
+.PHONY: help install demo demo-down test bench-backfill check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,10 @@ PYTEST = mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest --base
 test: install ## Run all tests (real Airflow, real processes)
 	$(PYTEST) tests/unit tests/local -n 2 --dist loadfile
 	$(PYTEST) tests/airflow
+
+bench-backfill: install ## Backfill six months of flights in a real Airflow; figures in benchmarks/results/backfill.json
+	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp DLAWS_BACKFILL_MONTHS=6 DLAWS_BACKFILL_RESULTS=benchmarks/results/backfill.json \
+		$(BIN)/pytest --basetemp=.dlaws/pytest tests/airflow/test_backfill.py
 
 check: install ## Formatting, lint, types, import layers, size budgets
 	$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "airflow_dlaws.operators.data",
                     "airflow_dlaws.operators.validation",
                     "airflow_dlaws.operators.training",
                     "airflow_dlaws.operators.sweep",

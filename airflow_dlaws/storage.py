@@ -177,6 +177,22 @@ class ObjectStore:
         except ClientError as error:
             raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
 
+    def versions(self, prefix: S3Uri) -> Iterator[ObjectVersion]:
+        """Yield the objects under `prefix` in key order, each with the version it has now.
+
+        Needs s3:ListBucketVersions; a bucket without versioning answers too, with no version ids.
+
+        :raises ServiceRefused: the bucket does not exist, or its versions may not be listed.
+        """
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=prefix.bucket, Prefix=prefix.key)
+        try:
+            for page in pages:
+                for row in page.get("Versions", []):
+                    if row["IsLatest"]:
+                        yield _version(S3Uri(prefix.bucket, row["Key"]), {**row, "ContentLength": row["Size"]})
+        except ClientError as error:
+            raise ServiceRefused(f"cannot list the versions under {prefix}: {_code(error)}") from error
+
 
 def _version(uri: S3Uri, answer: dict[str, Any]) -> ObjectVersion:
     version = answer.get("VersionId")

@@ -1,7 +1,8 @@
-"""Validate, train, evaluate, register and roll out a flight-delay model: on drift, on a calendar, or by hand.
+"""Validate, train, evaluate, register and roll out a flight-delay model: on drift, on a calendar, by hand, by backfill.
 
-Champion and challenger are compared on the newest month in the bucket; the months before it train the challenger. One
-that is not better is not deployed: the last tasks are skipped. Copy this file, set the knobs or their variables.
+The newest month, or the last one of the run's data interval, compares challenger and champion; the months before it
+train the challenger. One that is not better is not deployed: the last tasks are skipped. Neither is a backfill's,
+unless it is asked to. Copy this file, set the knobs or their variables.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Param, dag, get_current_context, task
+from airflow.sdk import Asset, Param, dag
 from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from airflow_dlaws.operators.data import ChooseDataOperator
 from airflow_dlaws.operators.evaluation import ModelEvaluationOperator
 from airflow_dlaws.operators.registry import RegisterModelOperator
 from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
@@ -64,26 +66,8 @@ PARAMS = {
     "strategy": Param("canary", type="string", enum=["canary", "linear", "all_at_once"], section="Rollout"),
     "canary_percent": number(30, "Canary share (%)", 1, 50, "Rollout"),
     "wait_seconds": number(600, "Bake (seconds)", 0, 3600, "Rollout"),
+    "deploy_in_backfill": Param(False, type="boolean", title="Deploy from backfills too", section="Rollout"),
 }
-
-
-@task
-def choose_data() -> dict[str, Any]:
-    """Pick the months: the newest one (of the data interval, if the run has one) evaluates, those before it train."""
-    from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
-    from airflow_dlaws.storage import ObjectStore, S3Uri
-
-    store, context = ObjectStore(AwsClients(AwsConnection()).client("s3")), get_current_context()
-    params, until = context["params"], context.get("data_interval_end")
-    data = S3Uri.parse(f"s3://{params['bucket']}/{params['data_prefix']}")
-    keys = {row.uri.key.split("month=")[1][:7]: row.uri.key for row in store.list(data) if "month=" in row.uri.key}
-    months = sorted(month for month in keys if until is None or month < f"{until:%Y-%m}")
-    training = months[-1 - params["train_months"] : -1]
-    if len(training) < params["train_months"]:
-        raise ValueError(f"{data} has {months}: {params['train_months']} months to train on and one more are needed")
-    manifest = S3Uri(data.bucket, f"runs/{context['dag_run'].run_id}/train.manifest")
-    store.write_json(manifest, [{"prefix": f"s3://{data.bucket}/"}, *(keys[month] for month in training)])
-    return {"train": str(manifest), "evaluate": f"s3://{data.bucket}/{keys[months[-1]]}", "months": training}
 
 
 DEFAULTS = {
@@ -94,15 +78,30 @@ DEFAULTS = {
     "output_s3_uri": "s3://{{ params.bucket }}/models",
     "max_runtime_s": 3600,
     "poll_interval": POLL_SECONDS,
+    "allow_backfill": "{{ params.deploy_in_backfill }}",
     "retries": 2,  # a retry adopts the job of the try before; what cannot be mended fails at once
     "retry_delay": timedelta(seconds=POLL_SECONDS),
 }
 
 
-@dag(schedule=SCHEDULE, start_date=EPOCH, max_active_runs=1, params=PARAMS, default_args=DEFAULTS, doc_md=__doc__)
+@dag(
+    schedule=SCHEDULE,
+    start_date=EPOCH,
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    default_args=DEFAULTS,
+    doc_md=__doc__,
+)
 def retrain_on_drift() -> None:
     """One road from data to the endpoint; every task can end it."""
-    data = choose_data()
+    choose_data = ChooseDataOperator(
+        task_id="choose_data",
+        data_s3_uri="s3://{{ params.bucket }}/{{ params.data_prefix }}",
+        runs_s3_uri="s3://{{ params.bucket }}/runs",
+        train_months="{{ params.train_months }}",
+    )
+    data = choose_data.output
     validate = DataValidationOperator(
         task_id="validate",
         manifest_s3_uri=data["train"],
@@ -114,6 +113,7 @@ def retrain_on_drift() -> None:
         task_id="train",
         entry_point="train.py",
         channels={"train": {"uri": data["train"], "kind": "ManifestFile"}},
+        data_snapshot=data["snapshot"],
         hyperparameters={"epochs": "{{ params.epochs }}"},
         instance_count="{{ params.instance_count }}",
         metrics=["validation:loss", "validation:auc"],
@@ -122,7 +122,7 @@ def retrain_on_drift() -> None:
         task_id="evaluate",
         challenger_artifact=train.output["artifact_uri"],
         endpoint_name="{{ params.endpoint_name }}",
-        evaluation_data=data["evaluate"],
+        evaluation_data={"uri": data["evaluate"], "kind": "ManifestFile"},
         requirements={"max_log_loss": 0.6, "min_auc": 0.7},
     )
     register = RegisterModelOperator(
@@ -144,7 +144,7 @@ def retrain_on_drift() -> None:
         state_s3_uri="s3://{{ params.bucket }}",
         data_capture_s3_uri="s3://{{ params.bucket }}/capture",
     )
-    validate >> train >> evaluate >> register >> roll_out
+    choose_data >> validate >> train >> evaluate >> register >> roll_out
 
 
 retrain_on_drift()

@@ -35,6 +35,8 @@ class EvaluationResult:
     report_uri: str
     page_uri: str
     job_name: str
+    #: Of the scoring job, which has one machine.
+    billable_seconds: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from airflow_dlaws._compat import AirflowException, AirflowFailException, Context
-from airflow_dlaws.errors import DlawsError
+from airflow_dlaws.errors import DlawsError, SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
 from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.registry.manifest import AirflowRun
 
 
 class AwsConnected:
@@ -53,6 +54,46 @@ def identity_of(context: Context) -> TaskIdentity:
         clear_marker=ti.max_tries,
         deployment=conf.get("api", "base_url", fallback="") or "",
     )
+
+
+def run_of(context: Context) -> AirflowRun:
+    """Return the run as manifests name it."""
+    identity = identity_of(context)
+
+    def moment(name: str) -> str | None:
+        value: Any = context.get(name)  # a run that an asset or a person started has no data interval
+        return value.isoformat() if value else None
+
+    return AirflowRun(
+        dag_id=identity.dag_id,
+        run_id=identity.run_id,
+        task_id=identity.task_id,
+        map_index=identity.map_index,
+        run_type=_run_type(context),
+        logical_date=moment("logical_date"),
+        data_interval_start=moment("data_interval_start"),
+        data_interval_end=moment("data_interval_end"),
+    )
+
+
+def held_back(context: Context, allow_backfill: bool | str) -> bool:
+    """Tell whether this is a backfill run that was not asked to change what serves.
+
+    A run of another type that a backfill reprocesses counts as one: Airflow changes its type, and keeps its id.
+
+    :param allow_backfill: may be the text that a template rendered.
+    :raises SpecificationError: the text is neither true nor false.
+    """
+    allowed = str(allow_backfill).strip().lower()
+    if allowed not in ("true", "false"):
+        raise SpecificationError(f"allow_backfill={allow_backfill!r} must be true or false")
+    return _run_type(context) == "backfill" and allowed == "false"
+
+
+def _run_type(context: Context) -> str:
+    run_type = context["dag_run"].run_type
+    # The text of this enum differs between Airflow's versions, its value does not.
+    return str(getattr(run_type, "value", run_type))
 
 
 @contextmanager

@@ -68,6 +68,7 @@ class TrainingResult:
     :param billable_seconds: seconds billed for each instance (less than running time on spot machines).
     :param adopted: whether this try of the task found the job already there.
     :param attempts: jobs this task has started since it was last cleared.
+    :param manifest_uri: the model's lineage, beside its artifact.
     """
 
     job_name: str
@@ -80,3 +81,4 @@ class TrainingResult:
     instance_type: str
     adopted: bool = False
     attempts: int = 1
+    manifest_uri: str | None = None

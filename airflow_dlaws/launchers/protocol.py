@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
@@ -49,6 +50,9 @@ class Launcher(Protocol[SpecT]):
 
     def describe(self, reference: JobReference) -> JobStatus:
         """Ask how the job stands."""
+
+    def request(self, reference: JobReference) -> Mapping[str, Any]:
+        """Return what the job was made from, as the engine tells it: for lineage, so without environment variables."""
 
     def stop(self, reference: JobReference) -> bool:
         """Ask the engine to stop the job; tell whether it was still running."""

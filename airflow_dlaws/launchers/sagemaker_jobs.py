@@ -115,6 +115,15 @@ class SageMakerJobs:
         with service_errors(f"describe {self.kind.noun} {name}"):
             return dict(self._call("describe", name))
 
+    def request(self, reference: JobReference) -> dict[str, Any]:
+        """Return the members of the job's Create request that Describe tells; the environment may hold secrets."""
+        answer = self.description(reference.name)
+        operations = self._client("sagemaker").meta.method_to_api_mapping
+        create = operations[f"create_{self.kind.method}"]
+        members = self._client("sagemaker").meta.service_model.operation_model(create).input_shape.members
+        left_out = {self.kind.name_field, "Tags", "Environment"}
+        return {name: answer[name] for name in members if name in answer and name not in left_out}
+
     def stop(self, reference: JobReference) -> bool:
         """Ask SageMaker to stop the job (SIGTERM, two minutes, SIGKILL); tell whether it was still running."""
         with service_errors(f"stop {self.kind.noun} {reference.name}"):

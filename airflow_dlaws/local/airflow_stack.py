@@ -54,7 +54,7 @@ class LocalAirflow:
         """Migrate the database, start the components, wait until all report healthy."""
         self.home.mkdir(parents=True, exist_ok=True)
         self._environment = self._make_environment()
-        self._run_to_end("db", "migrate")
+        self.run("db", "migrate")
         for component in COMPONENTS:
             self.start_component(component)
         self.wait_healthy(time.monotonic() + _START_LIMIT_S)
@@ -78,6 +78,18 @@ class LocalAirflow:
         """End one component and all it forked at once, as a crash would (SIGKILL)."""
         end_sessions([self._sessions.pop(component)], grace_s=0)
         self._write_record()
+
+    def run(self, *arguments: str) -> str:
+        """Run an `airflow` command to its end; return what it printed.
+
+        :raises RuntimeError: it failed.
+        """
+        done = subprocess.run(
+            [*_airflow_program(), *arguments], env=self._environment, cwd=self.home, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return done.stdout
 
     def stop(self) -> None:
         """End everything; return when no process of this Airflow is left."""
@@ -103,13 +115,6 @@ class LocalAirflow:
         """Return the last lines a component printed."""
         text = (self.home / f"{component}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
-
-    def _run_to_end(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [*_airflow_program(), *arguments], env=self._environment, cwd=self.home, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
     def _write_record(self) -> None:
         self.record.write_text(json.dumps([session.to_json() for session in self._sessions.values()]))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_dlaws._compat import BaseOperator
-from airflow_dlaws.hooks.task import AwsConnected, airflow_errors, identity_of
+from airflow_dlaws.hooks.task import AwsConnected, airflow_errors, held_back, identity_of, run_of
 
-__all__ = ["DlawsOperator", "airflow_errors", "identity_of"]
+__all__ = ["DlawsOperator", "airflow_errors", "held_back", "identity_of", "run_of"]
 
 
 class DlawsOperator(AwsConnected, BaseOperator):

@@ -6,6 +6,7 @@ import json
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.output_archive import read_members
 from airflow_dlaws.jobs.spec import FIELD_CHECKS, Channel, TrainingSpec
 from airflow_dlaws.links.aws import ReportLink, report_url
-from airflow_dlaws.operators.base import identity_of
+from airflow_dlaws.operators.base import held_back, identity_of
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
 from airflow_dlaws.registry.champion import LiveModel, live_model
 from airflow_dlaws.storage import ObjectStore, S3Uri
@@ -57,6 +58,8 @@ class ModelEvaluationOperator(JobOperator):
     :param champion_artifact: model.tar.gz to compare with; or
     :param endpoint_name: compare with the model this endpoint serves. With neither, or where there is no such endpoint,
         the challenger is the first model, and only `requirements` can stop it.
+    :param allow_backfill: compare with the endpoint's model in backfill runs too. Without it they have no champion:
+        what is in service now has learned from the months that an old model is judged on.
     :param evaluation_data: s3://bucket/prefix, a Channel, or the fields of one.
     :param metric: "log_loss", "brier", "accuracy" or "auc".
     :param margin: how much worse, in units of the metric, still counts as not worse; 0 asks for better.
@@ -73,6 +76,7 @@ class ModelEvaluationOperator(JobOperator):
         "challenger_artifact",
         "champion_artifact",
         "endpoint_name",
+        "allow_backfill",
         "evaluation_data",
         "output_s3_uri",
         "code_s3_uri",
@@ -99,6 +103,7 @@ class ModelEvaluationOperator(JobOperator):
         challenger_artifact: str,
         champion_artifact: str | None = None,
         endpoint_name: str | None = None,
+        allow_backfill: bool | str = False,
         evaluation_data: str | Channel | Mapping[str, Any],
         output_s3_uri: str,
         role_arn: str,
@@ -122,6 +127,7 @@ class ModelEvaluationOperator(JobOperator):
         self.challenger_artifact = challenger_artifact
         self.champion_artifact = champion_artifact
         self.endpoint_name = endpoint_name
+        self.allow_backfill = allow_backfill
         self.evaluation_data = evaluation_data
         self.output_s3_uri = output_s3_uri
         self.role_arn = role_arn
@@ -183,7 +189,7 @@ class ModelEvaluationOperator(JobOperator):
             scores_uri=str(outcome.status.output_uri),
             **calibrations(scores),
         )
-        result = self._publish(context, store, report)
+        result = self._publish(context, store, report, outcome.status.billable_seconds)
         return self._act(context, evaluation, result)
 
     def _act(self, context: Context, evaluation: Evaluation, result: EvaluationResult) -> dict[str, Any]:
@@ -200,7 +206,9 @@ class ModelEvaluationOperator(JobOperator):
             raise AirflowSkipException(message)
         raise (Inconclusive if inconclusive else OutcomeUnacceptable)(message)
 
-    def _publish(self, context: Context, store: ObjectStore, report: EvaluationReport) -> EvaluationResult:
+    def _publish(
+        self, context: Context, store: ObjectStore, report: EvaluationReport, billable_seconds: int
+    ) -> EvaluationResult:
         folder = S3Uri.parse(report.scores_uri).parent
         document, html = folder / "evaluation.json", folder / "evaluation.html"
         store.write_json(document, wire.to_json(report))
@@ -208,7 +216,8 @@ class ModelEvaluationOperator(JobOperator):
         ReportLink.store(context, report_url(self.aws.client("s3"), html))
         inconclusive = report.evaluation.verdict is Verdict.INCONCLUSIVE
         passed = report.evaluation.promotes or (inconclusive and self.on_inconclusive == "pass")
-        return result_of(report, passed=passed, report_uri=str(document), page_uri=str(html))
+        result = result_of(report, passed=passed, report_uri=str(document), page_uri=str(html))
+        return replace(result, billable_seconds=billable_seconds)
 
     def _scores(self, store: ObjectStore, outcome: JobOutcome) -> Scores:
         location = outcome.status.output_uri
@@ -231,23 +240,24 @@ class ModelEvaluationOperator(JobOperator):
         The note is what makes a retry ask for the same job although the endpoint may have changed in between.
         """
         store = ObjectStore(self.aws.client("s3"))
-        asked = digest_of([self.challenger_artifact, self.champion_artifact, self.endpoint_name])
+        endpoint_name = None if held_back(context, self.allow_backfill) else self.endpoint_name
+        asked = digest_of([self.challenger_artifact, self.champion_artifact, endpoint_name])
         name = identity_of(context).name(asked, role="champion")
         note = S3Uri.parse(self.output_s3_uri) / f"champions/{name}.json"
         if not store.exists(note):
-            champion = self._present_champion()
+            champion = self._present_champion(endpoint_name)
             store.create(note, json.dumps(wire.to_json(champion)).encode())
         return wire.from_json(Champion, store.read_json(note))
 
-    def _present_champion(self) -> Champion:
+    def _present_champion(self, endpoint_name: str | None) -> Champion:
         if self.champion_artifact:
             return Champion(artifact_uri=self.champion_artifact)
-        if not self.endpoint_name:
+        if not endpoint_name:
             return Champion()
-        live = live_model(self.aws.client("sagemaker"), self.endpoint_name)
+        live = live_model(self.aws.client("sagemaker"), endpoint_name)
         if live is None:
-            self.log.info("There is no endpoint %s yet: the challenger is the first model", self.endpoint_name)
-            return Champion(endpoint=self.endpoint_name)
+            self.log.info("There is no endpoint %s yet: the challenger is the first model", endpoint_name)
+            return Champion(endpoint=endpoint_name)
         return self._champion_of(live)
 
     def _champion_of(self, live: LiveModel) -> Champion:

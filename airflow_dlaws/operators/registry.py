@@ -10,18 +10,18 @@ from typing import Any
 from airflow_dlaws._compat import Context
 from airflow_dlaws.errors import OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.jobs import wire
-from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
+from airflow_dlaws.jobs.identity import digest_of
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.output_archive import read_members
 from airflow_dlaws.links.aws import ConsoleLink, sagemaker_console_url
-from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
+from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, held_back, identity_of, run_of
 from airflow_dlaws.registry.manifest import (
     DRIFT_REFERENCE,
     MODEL_CARD,
-    AirflowRun,
     ModelManifest,
     PublishedFiles,
     publish,
+    read_manifest,
 )
 from airflow_dlaws.registry.package import (
     TOKEN_LIMIT,
@@ -37,6 +37,8 @@ from airflow_dlaws.storage import ObjectStore, S3Uri
 #: Stands for an artifact that another task has yet to make, when the rest is checked at parse time.
 _LATER = "s3://known-at-run-time/model.tar.gz"
 _METRICS = "model_quality.json"
+#: What only the training task knows, and has left in the manifest.
+_OF_TRAINING = ("data_uris", "data", "data_changes", "request")
 
 
 class RegisterModelOperator(DlawsOperator):
@@ -59,6 +61,8 @@ class RegisterModelOperator(DlawsOperator):
     :param instance_types: what it is meant to be served on.
     :param environment: variables of the serving container.
     :param approval_status: "Approved", "PendingManualApproval" or "Rejected".
+    :param allow_backfill: approve in backfill runs too. Without it they register "PendingManualApproval" in place of
+        "Approved", which often is what deploys: a pipeline that hears it, or takes a group's newest approved version.
     """
 
     template_fields: Sequence[str] = (
@@ -73,6 +77,7 @@ class RegisterModelOperator(DlawsOperator):
         "lineage",
         "environment",
         "approval_status",
+        "allow_backfill",
         "description",
     )
     operator_extra_links = (ConsoleLink(),)
@@ -95,6 +100,7 @@ class RegisterModelOperator(DlawsOperator):
         instance_types: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         approval_status: str = "PendingManualApproval",
+        allow_backfill: bool | str = False,
         description: str = "",
         **kwargs: Any,
     ) -> None:
@@ -113,6 +119,7 @@ class RegisterModelOperator(DlawsOperator):
         self.instance_types = instance_types
         self.environment = environment
         self.approval_status = approval_status
+        self.allow_backfill = allow_backfill
         self.description = description
         self._refuse_early()
 
@@ -121,12 +128,13 @@ class RegisterModelOperator(DlawsOperator):
         with airflow_errors():
             identity = identity_of(context)
             sagemaker, store = self.aws.client("sagemaker"), ObjectStore(self.aws.client("s3"))
-            manifest = self._manifest(store, identity, context)
+            manifest = self._manifest(store, context)
             folder = S3Uri.parse(manifest.artifact.uri).parent
-            _refuse_unpassed(manifest.evaluation, self.approval_status)
+            approval = self._approval(context)
+            _refuse_unpassed(manifest.evaluation, approval)
             files = publish(store, folder, self._members(store, manifest), wire.to_json(manifest))
             metrics_uri = self._publish_metrics(store, folder, manifest)
-            spec = self._spec(manifest, files, metrics_uri)
+            spec = self._spec(manifest, files, metrics_uri, approval)
             ensure_group(sagemaker, spec.group)
             token = identity.name(digest_of(wire.to_json(spec)), limit=TOKEN_LIMIT, role="package")
             package = read_back(sagemaker, create_once(sagemaker, store, spec, token=token))
@@ -156,29 +164,37 @@ class RegisterModelOperator(DlawsOperator):
             response_types=tuple(self.response_types),
         )
 
-    def _manifest(self, store: ObjectStore, identity: TaskIdentity, context: Context) -> ModelManifest:
-        training = _mapping("training", self.training)
+    def _approval(self, context: Context) -> str:
+        """Return the status to register with: a backfill approves nothing that it was not asked to."""
+        if self.approval_status != "Approved" or not held_back(context, self.allow_backfill):
+            return self.approval_status
+        self.log.info("A backfill approves nothing unless allow_backfill=True: registered as PendingManualApproval")
+        return "PendingManualApproval"
+
+    def _manifest(self, store: ObjectStore, context: Context) -> ModelManifest:
+        training, evaluation = _mapping("training", self.training), _mapping("evaluation", self.evaluation)
         artifact = self.artifact_uri or training.get("artifact_uri")
         if not artifact:
             raise SpecificationError(f"training has no artifact_uri, only {sorted(training)}: give artifact_uri")
-        logical_date = context.get("logical_date")
+        known: dict[str, Any] = {}
+        if noted := training.get("manifest_uri"):
+            trained = read_manifest(store, S3Uri.parse(noted))
+            known = {name: getattr(trained, name) for name in _OF_TRAINING}
+        data_uris = (self.data_uris,) if isinstance(self.data_uris, str) else tuple(self.data_uris or ())
+        known["data_uris"] = data_uris or known.get("data_uris", ())
+        billed = training.get("billable_seconds", 0) * training.get("instance_count", 1)
         return ModelManifest(
+            **known,
             artifact=store.stat(S3Uri.parse(artifact)),
             image=self.image,
             environment=dict(self.environment or {}),
             model_package_group=self.model_package_group,
             training=training,
             validation=_mapping("validation", self.validation),
-            evaluation=_mapping("evaluation", self.evaluation),
-            data_uris=(self.data_uris,) if isinstance(self.data_uris, str) else tuple(self.data_uris or ()),
+            evaluation=evaluation,
             lineage=_mapping("lineage", self.lineage),
-            airflow=AirflowRun(
-                dag_id=identity.dag_id,
-                run_id=identity.run_id,
-                task_id=identity.task_id,
-                map_index=identity.map_index,
-                logical_date=logical_date.isoformat() if logical_date else None,
-            ),
+            billable_instance_seconds=billed + evaluation.get("billable_seconds", 0),
+            airflow=run_of(context),
         )
 
     def _members(self, store: ObjectStore, manifest: ModelManifest) -> dict[str, bytes]:
@@ -206,7 +222,9 @@ class RegisterModelOperator(DlawsOperator):
         store.write_json(folder / _METRICS, quality_document(metrics))
         return str(folder / _METRICS)
 
-    def _spec(self, manifest: ModelManifest, files: PublishedFiles, metrics_uri: str | None) -> PackageSpec:
+    def _spec(
+        self, manifest: ModelManifest, files: PublishedFiles, metrics_uri: str | None, approval_status: str
+    ) -> PackageSpec:
         return PackageSpec(
             group=self.model_package_group,
             image=self.image,
@@ -215,7 +233,7 @@ class RegisterModelOperator(DlawsOperator):
             response_types=tuple(self.response_types),
             instance_types=tuple(self.instance_types),
             environment=dict(self.environment or {}),
-            approval_status=self.approval_status,
+            approval_status=approval_status,
             description=self.description,
             metrics_s3_uri=metrics_uri,
             drift_reference_s3_uri=files.drift_reference_uri,

@@ -16,7 +16,7 @@ from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.job_log import ENDPOINT_LOG_GROUPS, read_tail
 from airflow_dlaws.launchers.rollout import RolloutConductor
 from airflow_dlaws.links.aws import ConsoleLink, ReportLink, report_url, sagemaker_console_url
-from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
+from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, held_back, identity_of
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill, RolloutPlan, plan_from_text
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult, explain
@@ -97,6 +97,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
         *_PLAN_FIELDS,
         "data_capture_s3_uri",
         "capture_percent",
+        "allow_backfill",
     )
     operator_extra_links = (ConsoleLink(), ReportLink())
     ui_color = "#dcefe4"
@@ -124,7 +125,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
         alarm_error_rate: float | str = 0.5,
         data_capture_s3_uri: str | None = None,
         capture_percent: int | str = 100,
-        allow_backfill: bool = False,
+        allow_backfill: bool | str = False,
         on_kill: str = "rollback",
         timeout: float | timedelta | None = None,
         poll_interval: float = 30,
@@ -148,8 +149,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Begin the rollout, or take up the one that an earlier try began."""
-        self._refuse_backfill(context)
         with airflow_errors():
+            self._refuse_backfill(context)
             conductor = self._conductor(context)
             self._link(context, conductor)
             conductor.prepare()
@@ -287,9 +288,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
             self._order()
 
     def _refuse_backfill(self, context: Context) -> None:
-        run_type = context["dag_run"].run_type
-        # The text of this enum differs between Airflow's versions, its value does not.
-        if getattr(run_type, "value", run_type) == "backfill" and not self.allow_backfill:
+        if held_back(context, self.allow_backfill):
             raise AirflowSkipException(
                 f"endpoint {self.endpoint_name} is left alone: a backfill does not deploy unless allow_backfill=True"
             )

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from airflow_dlaws._compat import Context
-from airflow_dlaws.errors import JobFailed, SpecificationError
+from airflow_dlaws.data.snapshot import DataSnapshot, changes, describe_changes
+from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
-from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.operators.base import run_of
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
-from airflow_dlaws.storage import S3Uri
+from airflow_dlaws.registry.manifest import FILE_NAME, ModelManifest
+from airflow_dlaws.storage import ObjectStore, S3Uri
 
 _INTEGERS = ("instance_count", "processes_per_instance", "volume_size_gb", "max_runtime_s", "max_wait_s")
 #: Fields whose values belong together; they are judged at parse time only if all of them are known by then.
@@ -27,13 +30,16 @@ class DistributedTrainingOperator(JobOperator):
 
     A retry adopts the job of the try before; a cleared task starts a new one. The script runs under torchrun with
     `instance_count` x `processes_per_instance` processes, or under plain Python where that is one. It finds its data
-    under SM_CHANNEL_<NAME>, and writes the model to SM_MODEL_DIR and other results to SM_OUTPUT_DATA_DIR.
+    under SM_CHANNEL_<NAME>, and writes the model to SM_MODEL_DIR and other results to SM_OUTPUT_DATA_DIR. Beside the
+    model this task leaves manifest.json, a :class:`~airflow_dlaws.registry.manifest.ModelManifest`.
 
     :param image: URI of a container image with Python and what the script imports.
     :param source: folder with the code, relative to the DAG file or absolute, or an s3://bucket/prefix.
     :param entry_point: script in that folder; gets the hyperparameters as `--name value`, then `arguments`.
     :param channels: name -> s3://bucket/prefix, or a Channel, or the fields of one as a mapping.
     :param output_s3_uri: where the job's artifacts go, each under the job's name.
+    :param data_snapshot: where the versions of the data are noted: the `snapshot` of ChooseDataOperator. The task fails
+        if an object holds other bytes before the job starts, or when it has ended. The model's manifest names them all.
     :param role_arn: the role the job runs as.
     :param metrics: names from the script's metric lines that the service should track.
     :param spot: use spare capacity; needs `checkpoint_s3_uri` and `max_wait_s`.
@@ -49,6 +55,7 @@ class DistributedTrainingOperator(JobOperator):
         "arguments",
         "hyperparameters",
         "channels",
+        "data_snapshot",
         "output_s3_uri",
         "code_s3_uri",
         "checkpoint_s3_uri",
@@ -84,6 +91,7 @@ class DistributedTrainingOperator(JobOperator):
         instance_count: int | str = 1,
         processes_per_instance: int | str = 1,
         channels: Mapping[str, str | Channel | Mapping[str, Any]] | None = None,
+        data_snapshot: str | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
@@ -116,6 +124,7 @@ class DistributedTrainingOperator(JobOperator):
         self.instance_count = instance_count
         self.processes_per_instance = processes_per_instance
         self.channels = channels
+        self.data_snapshot = data_snapshot
         self.hyperparameters = hyperparameters
         self.arguments = arguments
         self.environment = environment
@@ -127,13 +136,13 @@ class DistributedTrainingOperator(JobOperator):
         self.checkpoint_s3_uri = checkpoint_s3_uri
         self.code_s3_uri = code_s3_uri
         self.tags = tags
-        self.subnets = subnets
-        self.security_group_ids = security_group_ids
+        self.subnets, self.security_group_ids = subnets, security_group_ids
         self.kms_key_id = kms_key_id
         self._check_what_is_known()
 
     def specification(self, context: Context) -> TrainingSpec:
         """Return the whole specification; by now nothing is a template any more."""
+        self._look_at_the_data_first(context)
         return TrainingSpec(
             **{name: self._value(name) for name in FIELD_CHECKS if name != "source"},
             source=self._source(),
@@ -168,9 +177,56 @@ class DistributedTrainingOperator(JobOperator):
             instance_type=self.instance_type,
             adopted=outcome.adopted,
             attempts=outcome.attempt,
+            manifest_uri=str(S3Uri.parse(artifact).parent / FILE_NAME),
         )
+        self._write_manifest(context, outcome, result)
         self.log.info("Job %s completed: %s", reference.name, to_json(result))
         return dict(to_json(result))
+
+    def _write_manifest(self, context: Context, outcome: JobOutcome, result: TrainingResult) -> None:
+        """Leave the model's lineage beside it.
+
+        :raises OutcomeUnacceptable: the data are not the chosen ones any more; the manifest is there all the same.
+        """
+        store, snapshot = ObjectStore(self.aws.client("s3")), self._snapshot()
+        changed = changes(store, snapshot.objects) if snapshot else ()
+        manifest = ModelManifest(
+            artifact=store.stat(S3Uri.parse(result.artifact_uri)),
+            image=self.image,
+            training=to_json(result),
+            data_uris=tuple(channel.uri for channel in _channels(self.channels)),
+            data=snapshot,
+            data_changes=changed,
+            request=self.launcher.request(outcome.reference),
+            billable_instance_seconds=result.billable_seconds * result.instance_count,
+            airflow=run_of(context),
+        )
+        store.write_json(S3Uri.parse(str(result.manifest_uri)), to_json(manifest))
+        if changed:
+            raise OutcomeUnacceptable(
+                f"the data changed between their choice and the end of job {result.job_name}, which may have read "
+                f"either: {describe_changes(changed)}. Clear the run from the task that chooses the data: the model at "
+                f"{result.artifact_uri} is of unknown data, and its manifest says so"
+            )
+
+    def _look_at_the_data_first(self, context: Context) -> None:
+        """Refuse to pay for a job on other data than the chosen ones.
+
+        Only before the first try: a later one finds the job of the first, and is judged when that has ended.
+        """
+        ti, snapshot = context["ti"], self._snapshot()
+        if snapshot is None or ti.try_number + (self.retries or 0) > (ti.max_tries or 0) + 1:
+            return
+        if changed := changes(ObjectStore(self.aws.client("s3")), snapshot.objects):
+            raise OutcomeUnacceptable(
+                f"the data have changed since they were chosen, and no job is started: {describe_changes(changed)}. "
+                "Clear the run from the task that chooses the data"
+            )
+
+    def _snapshot(self) -> DataSnapshot | None:
+        if not self.data_snapshot:
+            return None
+        return from_json(DataSnapshot, ObjectStore(self.aws.client("s3")).read_json(S3Uri.parse(self.data_snapshot)))
 
     def _check_what_is_known(self) -> None:
         """Check, when the DAG is parsed, every value that holds no template."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_dlaws.data.snapshot import DataSnapshot
+from airflow_dlaws.jobs import wire
 from airflow_dlaws.storage import ObjectStore, ObjectVersion, S3Uri
 
 FILE_NAME = "manifest.json"
@@ -13,24 +15,40 @@ FILE_NAME = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class AirflowRun:
-    """The task that registered the model."""
+    """The task that wrote the manifest. Moments are ISO 8601; a run of an asset or a person has no interval."""
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int = -1
-    #: ISO 8601; None for a run without one (started by an asset event or by hand).
+    #: "scheduled", "manual", "asset_triggered" or "backfill".
+    run_type: str = ""
     logical_date: str | None = None
+    data_interval_start: str | None = None
+    data_interval_end: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelManifest:
-    """The lineage of one model artifact."""
+    """The lineage of one model artifact: written by its training task, completed by its registration, if there is one.
+
+    What the training task knows stays as it is: `data`, `data_changes` and `request`.
+    """
 
     artifact: ObjectVersion
     image: str
+    #: Of the serving container.
     environment: Mapping[str, str] = field(default_factory=dict)
-    model_package_group: str
+    #: None for a model that was not registered.
+    model_package_group: str | None = None
+    #: The objects that the run chose, and their versions then; None where the training task was given no snapshot.
+    data: DataSnapshot | None = None
+    #: What had become of them when the job had ended. Anything here fails the training task.
+    data_changes: tuple[str, ...] = ()
+    #: What the training job was made from (code, parameters, channels, machines), as its service tells it.
+    request: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds billed, times machines: of training, and of the evaluation once the model is registered.
+    billable_instance_seconds: int = 0
     #: The XComs of training, validation and evaluation, as those tasks gave them.
     training: Mapping[str, Any] = field(default_factory=dict)
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +74,11 @@ class PublishedFiles:
 #: What a training job leaves in its output archive for those who serve and watch the model.
 DRIFT_REFERENCE = "drift_reference.json"
 MODEL_CARD = "model_card.json"
+
+
+def read_manifest(store: ObjectStore, uri: S3Uri) -> ModelManifest:
+    """Return the manifest stored at `uri`."""
+    return wire.from_json(ModelManifest, store.read_json(uri))
 
 
 def publish(

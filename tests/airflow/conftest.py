@@ -37,7 +37,8 @@ def airflow(local_aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> It
     """Start Airflow with the test DAGs; end it and everything it forked."""
     local_aws.client("s3").create_bucket(Bucket=BUCKET)
     environment = {"DLAWS_BUCKET": BUCKET, "DLAWS_POLL_SECONDS": "1"}
-    stack = LocalAirflow(tmp_path_factory.mktemp("airflow"), {"tests": HERE / "dags"}, environment)
+    folders = {"tests": HERE / "dags", "templates": HERE.parent.parent / "dags"}
+    stack = LocalAirflow(tmp_path_factory.mktemp("airflow"), folders, environment)
     try:
         stack.start()
         stack.api.call("POST", "/connections", aws_connection(local_aws))

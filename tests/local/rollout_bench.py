@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
@@ -39,14 +38,8 @@ QUICK = {
 class RolloutTask(RunningTask):
     """A try of the rollout task, in a run of some type."""
 
-    def __init__(self, run_id: str = "run-1", *, run_type: str = "manual", **options: Any) -> None:
+    def __init__(self, run_id: str = "run-1", **options: Any) -> None:
         super().__init__("rollout", run_id=run_id, **options)
-        self.run_type = run_type
-
-    @property
-    def context(self) -> dict[str, Any]:
-        """What Airflow hands to `execute`."""
-        return {"ti": self, "dag_run": SimpleNamespace(run_type=self.run_type)}
 
 
 class Traffic:

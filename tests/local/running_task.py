@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from airflow_dlaws.local.process import LocalAws
@@ -11,10 +12,16 @@ class RunningTask:
     """One try of one task. `pushed` holds what the operator has pushed to XCom."""
 
     def __init__(
-        self, task_id: str = "task", *, run_id: str = "run-1", try_number: int = 1, max_tries: int = 0
+        self,
+        task_id: str = "task",
+        *,
+        run_id: str = "run-1",
+        run_type: str = "manual",
+        try_number: int = 1,
+        max_tries: int = 0,
     ) -> None:
         self.dag_id, self.run_id, self.task_id, self.map_index = "dag", run_id, task_id, -1
-        self.try_number, self.max_tries = try_number, max_tries
+        self.run_type, self.try_number, self.max_tries = run_type, try_number, max_tries
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -29,7 +36,7 @@ class RunningTask:
     @property
     def context(self) -> dict[str, Any]:
         """What Airflow hands to `execute`."""
-        return {"ti": self}
+        return {"ti": self, "dag_run": SimpleNamespace(run_type=self.run_type)}
 
 
 def aws_environment(monkeypatch: Any, aws: LocalAws) -> None:

@@ -177,21 +177,28 @@ class ObjectStore:
         except ClientError as error:
             raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
 
-    def versions(self, prefix: S3Uri) -> Iterator[ObjectVersion]:
-        """Yield the objects under `prefix` in key order, each with the version it has now.
+    def histories(self, prefix: S3Uri) -> dict[str, tuple[ObjectVersion, ...]]:
+        """Return the versions of each object under `prefix`, the newest first; deleted objects are left out.
 
-        Needs s3:ListBucketVersions; a bucket without versioning answers too, with no version ids.
+        Needs s3:ListBucketVersions. In a bucket without versioning, each object has the one version, with no id.
 
         :raises ServiceRefused: the bucket does not exist, or its versions may not be listed.
         """
         pages = self._client.get_paginator("list_object_versions").paginate(Bucket=prefix.bucket, Prefix=prefix.key)
+        found: dict[str, list[ObjectVersion]] = {}
+        deleted: set[str] = set()
         try:
             for page in pages:
                 for row in page.get("Versions", []):
-                    if row["IsLatest"]:
-                        yield _version(S3Uri(prefix.bucket, row["Key"]), {**row, "ContentLength": row["Size"]})
+                    version = _version(S3Uri(prefix.bucket, row["Key"]), {**row, "ContentLength": row["Size"]})
+                    # S3 lists the versions of a key in this order, but for those that were stored in the same moment.
+                    versions = found.setdefault(version.uri, [])
+                    versions.insert(0 if row["IsLatest"] else len(versions), version)
+                markers = [row["Key"] for row in page.get("DeleteMarkers", []) if row["IsLatest"]]
+                deleted.update(str(S3Uri(prefix.bucket, key)) for key in markers)
         except ClientError as error:
             raise ServiceRefused(f"cannot list the versions under {prefix}: {_code(error)}") from error
+        return {uri: tuple(versions) for uri, versions in found.items() if uri not in deleted}
 
 
 def _version(uri: S3Uri, answer: dict[str, Any]) -> ObjectVersion:

@@ -42,7 +42,7 @@ def choose_months(present: Collection[str], *, count: int, over: str, exactly: b
 
     :param present: months that there are data of.
     :param over: the last month that may be read: what follows was not known when the run should have run.
-    :param exactly: judge on `over` itself, as a run of a data interval must; otherwise on the newest month up to it.
+    :param exactly: judge on `over` itself, as the run of a data interval must; otherwise on the newest month up to it.
     :raises SpecificationError: a month is missing. A gap is never filled with older months: the model would be another.
     """
     known = sorted(month for month in present if month <= over)

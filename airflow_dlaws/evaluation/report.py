@@ -35,8 +35,7 @@ class EvaluationResult:
     report_uri: str
     page_uri: str
     job_name: str
-    #: Of the scoring job, which has one machine.
-    billable_seconds: int = 0
+    billable_seconds: int = 0  # of the scoring job, which has one machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
@@ -51,9 +51,6 @@ class Launcher(Protocol[SpecT]):
     def describe(self, reference: JobReference) -> JobStatus:
         """Ask how the job stands."""
 
-    def request(self, reference: JobReference) -> Mapping[str, Any]:
-        """Return what the job was made from, as the engine tells it: for lineage, so without environment variables."""
-
     def stop(self, reference: JobReference) -> bool:
         """Ask the engine to stop the job; tell whether it was still running."""
 
@@ -62,3 +59,11 @@ class Launcher(Protocol[SpecT]):
 
     def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
         """Return the last `count` lines the job has printed."""
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """An engine that tells afterwards what a job was made from."""
+
+    def request(self, reference: JobReference) -> Mapping[str, Any]:
+        """Return the job's request as the engine tells it: for lineage, so without environment variables."""

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_dlaws._compat import Context
 from airflow_dlaws.data.months import by_month, choose_months, last_month_over
-from airflow_dlaws.data.snapshot import DataSnapshot
+from airflow_dlaws.data.snapshot import DataSnapshot, publish
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import wire
 from airflow_dlaws.jobs.limits import is_template
-from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
+from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of, run_of
 from airflow_dlaws.storage import ObjectStore, ObjectVersion, S3Uri
 
-
-@dataclass(frozen=True, kw_only=True)
-class ChosenData:
-    """The XCom of a choice. `train` and `evaluate` are ManifestFiles, for channels of kind "ManifestFile"."""
-
-    train: str
-    evaluate: str
-    #: The :class:`DataSnapshot`: which version each object had.
-    snapshot: str
-    training_months: tuple[str, ...]
-    evaluation_month: str
-    object_count: int
-    versioned: bool
+#: Types of runs that stand for their data interval, and no other. People may give theirs any, or none.
+_OF_ONE_INTERVAL = ("scheduled", "backfill")
 
 
 class ChooseDataOperator(DlawsOperator):
     """Choose the months that a run trains on, and the month after them that judges the model; note their versions.
 
-    A run with a data interval (calendar, backfill) is judged on the last month that is over at the interval's end, and
-    fails where that month or one before it is missing. A run without one (an asset's, a person's) takes the newest
-    month in the bucket that is over. Nothing later is ever read, so a backfill cannot look into its future.
+    A run of the calendar or of a backfill is judged on the last month that is over at the end of its data interval, and
+    fails where that month or one before it is missing. A run of an asset or a person takes the newest month there that
+    is over, now or at the end of its data interval if it has one. Nothing later is ever read: a backfill cannot look
+    into its future.
 
-    Returns a :class:`ChosenData` as JSON. Give its `snapshot` to the training task, which looks whether the objects are
-    still the same and names them in the model's manifest.
+    Returns a :class:`~airflow_dlaws.data.snapshot.ChosenData` as JSON. Give its `snapshot` to the training task, which
+    looks whether the objects are still the same and names them in the model's manifest.
 
     :param data_s3_uri: prefix whose keys name their month, such as s3://bucket/flights/month=2013-02/part-0.csv.
     :param runs_s3_uri: prefix for what this task writes, in a folder of its own for each run.
@@ -65,11 +54,8 @@ class ChooseDataOperator(DlawsOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.data_s3_uri = data_s3_uri
-        self.runs_s3_uri = runs_s3_uri
-        self.train_months = train_months
-        self.partition = partition
-        self.timezone = timezone
+        self.data_s3_uri, self.runs_s3_uri = data_s3_uri, runs_s3_uri
+        self.train_months, self.partition, self.timezone = train_months, partition, timezone
         self.require_versions = require_versions
         self._refuse_early()
 
@@ -77,23 +63,20 @@ class ChooseDataOperator(DlawsOperator):
         """List, choose, note."""
         with airflow_errors():
             store = ObjectStore(self.aws.client("s3"))
-            snapshot = self._snapshot(store, context.get("data_interval_end"))
+            snapshot = self._snapshot(store, context)
             # A folder for each run and each clear: two DAGs or two runs side by side never write over each other.
             name = identity_of(context).name("data", role="snapshot")
-            chosen = _publish(store, S3Uri.parse(self.runs_s3_uri) / name, snapshot)
+            chosen = publish(store, S3Uri.parse(self.runs_s3_uri) / name, snapshot)
             self.log.info("Trains on %s, judged on %s", ", ".join(chosen.training_months), chosen.evaluation_month)
             return wire.to_json(chosen)  # type: ignore[no-any-return]
 
-    def _snapshot(self, store: ObjectStore, interval_end: datetime | None) -> DataSnapshot:
+    def _snapshot(self, store: ObjectStore, context: Context) -> DataSnapshot:
         now = datetime.now(UTC)
-        until = (interval_end or now).astimezone(ZoneInfo(self.timezone))
-        months = by_month(store.versions(S3Uri.parse(self.data_s3_uri)), self.partition)
-        chosen = choose_months(
-            months,
-            count=_count(self.train_months),
-            over=last_month_over(until),
-            exactly=interval_end is not None,
-        )
+        until = (context.get("data_interval_end") or now).astimezone(ZoneInfo(self.timezone))
+        histories = store.histories(S3Uri.parse(self.data_s3_uri))
+        months = by_month((versions[0] for versions in histories.values()), self.partition)
+        over, exactly = last_month_over(until), run_of(context).run_type in _OF_ONE_INTERVAL
+        chosen = choose_months(months, count=_count(self.train_months), over=over, exactly=exactly)
         training = tuple(each for month in chosen.training for each in months[month])
         evaluation = months[chosen.evaluation]
         return DataSnapshot(
@@ -129,28 +112,6 @@ class ChooseDataOperator(DlawsOperator):
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
             raise SpecificationError(f"timezone={self.timezone!r} is not known: write UTC or Europe/Berlin") from None
-
-
-def _publish(store: ObjectStore, folder: S3Uri, snapshot: DataSnapshot) -> ChosenData:
-    train, evaluate, noted = folder / "train.manifest", folder / "evaluate.manifest", folder / "data.json"
-    store.write_json(train, _manifest_file(snapshot.training))
-    store.write_json(evaluate, _manifest_file(snapshot.evaluation))
-    store.write_json(noted, wire.to_json(snapshot))
-    return ChosenData(
-        train=str(train),
-        evaluate=str(evaluate),
-        snapshot=str(noted),
-        training_months=snapshot.training_months,
-        evaluation_month=snapshot.evaluation_month,
-        object_count=len(snapshot.objects),
-        versioned=snapshot.versioned,
-    )
-
-
-def _manifest_file(objects: Iterable[ObjectVersion]) -> list[Any]:
-    """Return the document of a SageMaker ManifestFile (S3DataSource in the API reference)."""
-    uris = [S3Uri.parse(each.uri) for each in objects]
-    return [{"prefix": f"s3://{uris[0].bucket}/"}, *(uri.key for uri in uris)]
 
 
 def _count(value: Any) -> int:

@@ -15,6 +15,7 @@ from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.launchers.protocol import Traceable
 from airflow_dlaws.operators.base import run_of
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
 from airflow_dlaws.registry.manifest import FILE_NAME, ModelManifest
@@ -197,7 +198,7 @@ class DistributedTrainingOperator(JobOperator):
             data_uris=tuple(channel.uri for channel in _channels(self.channels)),
             data=snapshot,
             data_changes=changed,
-            request=self.launcher.request(outcome.reference),
+            request=self.launcher.request(outcome.reference) if isinstance(self.launcher, Traceable) else {},
             billable_instance_seconds=result.billable_seconds * result.instance_count,
             airflow=run_of(context),
         )

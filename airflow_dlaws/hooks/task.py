@@ -77,9 +77,10 @@ def run_of(context: Context) -> AirflowRun:
 
 
 def held_back(context: Context, allow_backfill: bool | str) -> bool:
-    """Tell whether this is a backfill run that was not asked to change what serves.
+    """Tell whether this run is about the past, and was not asked to change what serves now.
 
-    A run of another type that a backfill reprocesses counts as one: Airflow changes its type, and keeps its id.
+    A backfill is, also where it reprocesses a run of another type: Airflow changes the type, and keeps the id. So is a
+    run of the calendar that began when the interval after its own was over too: one cleared later, or caught up.
 
     :param allow_backfill: may be the text that a template rendered.
     :raises SpecificationError: the text is neither true nor false.
@@ -87,7 +88,16 @@ def held_back(context: Context, allow_backfill: bool | str) -> bool:
     allowed = str(allow_backfill).strip().lower()
     if allowed not in ("true", "false"):
         raise SpecificationError(f"allow_backfill={allow_backfill!r} must be true or false")
-    return _run_type(context) == "backfill" and allowed == "false"
+    return allowed == "false" and (_run_type(context) == "backfill" or _is_overtaken(context))
+
+
+def _is_overtaken(context: Context) -> bool:
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    began = getattr(context["dag_run"], "start_date", None)
+    # Timetables without intervals (Airflow's "@daily") give two equal moments, which say nothing about the next run.
+    if _run_type(context) != "scheduled" or not (start and end and began) or start == end:
+        return False
+    return bool(began >= end + (end - start))
 
 
 def _run_type(context: Context) -> str:

@@ -58,8 +58,8 @@ class ModelEvaluationOperator(JobOperator):
     :param champion_artifact: model.tar.gz to compare with; or
     :param endpoint_name: compare with the model this endpoint serves. With neither, or where there is no such endpoint,
         the challenger is the first model, and only `requirements` can stop it.
-    :param allow_backfill: compare with the endpoint's model in backfill runs too. Without it they have no champion:
-        what is in service now has learned from the months that an old model is judged on.
+    :param allow_backfill: compare with the endpoint's model in backfills and overtaken runs too. Without it they have
+        no champion: what is in service now has learned from the months that an old model is judged on.
     :param evaluation_data: s3://bucket/prefix, a Channel, or the fields of one.
     :param metric: "log_loss", "brier", "accuracy" or "auc".
     :param margin: how much worse, in units of the metric, still counts as not worse; 0 asks for better.

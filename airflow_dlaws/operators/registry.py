@@ -61,8 +61,8 @@ class RegisterModelOperator(DlawsOperator):
     :param instance_types: what it is meant to be served on.
     :param environment: variables of the serving container.
     :param approval_status: "Approved", "PendingManualApproval" or "Rejected".
-    :param allow_backfill: approve in backfill runs too. Without it they register "PendingManualApproval" in place of
-        "Approved", which often is what deploys: a pipeline that hears it, or takes a group's newest approved version.
+    :param allow_backfill: approve in backfills and overtaken runs too. Without it they register "PendingManualApproval"
+        in place of "Approved", which often is what deploys: pipelines wait for it, or take the newest approved version.
     """
 
     template_fields: Sequence[str] = (

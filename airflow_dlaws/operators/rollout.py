@@ -59,7 +59,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
     a verdict, or an endpoint that needs a person fail the task at once, with the numbers and a report.
 
     In a backfill run the task is skipped, unless `allow_backfill`: failing would stop a backfill of many months, and
-    succeeding would say that a model was deployed.
+    succeeding would say that a model was deployed. So it is in a run of the calendar that a later one has overtaken.
 
     :param endpoint_name: created if it does not exist.
     :param model_package_arn: what to serve, as returned by RegisterModelOperator.
@@ -79,7 +79,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
     :param alarm_error_rate: CloudWatch alone rolls back at this 5xx rate of green in two successive minutes.
     :param data_capture_s3_uri: where requests and answers are captured; None switches capture off.
     :param capture_percent: share of the requests that is captured.
-    :param allow_backfill: deploy from backfill runs too.
+    :param allow_backfill: deploy from backfills and overtaken runs too.
     :param on_kill: "rollback" trips the alarm when the task is killed, cleared or marked; "leave" lets AWS go on.
     :param timeout: after this the rollout goes back; seconds or timedelta, by default AWS's limit plus 30 minutes.
     :param poll_interval: seconds between two looks.
@@ -290,7 +290,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
     def _refuse_backfill(self, context: Context) -> None:
         if held_back(context, self.allow_backfill):
             raise AirflowSkipException(
-                f"endpoint {self.endpoint_name} is left alone: a backfill does not deploy unless allow_backfill=True"
+                f"endpoint {self.endpoint_name} is left alone: a backfill, or an old run of the calendar, deploys "
+                "nothing unless allow_backfill=True"
             )
 
     def _link(self, context: Context, conductor: RolloutConductor) -> None:

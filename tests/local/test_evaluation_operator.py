@@ -255,3 +255,15 @@ def test_missing_evaluation_data_are_named_before_a_job_is_started(comparison):
     with pytest.raises(AirflowFailException, match="no-rows"):
         operator.execute(comparison.task.context)
     assert comparison.jobs() == set()
+
+
+def test_the_model_in_service_is_no_champion_for_a_backfill_unless_asked(comparison):
+    good, poor = comparison.model("good", 1.0), comparison.model("poor", 0.1)
+    endpoint = comparison.deploy(good)
+    comparison.task = RunningTask("evaluate", run_type="backfill")
+
+    alone = comparison.run(poor, endpoint_name=endpoint)
+    assert (alone.verdict, alone.champion_artifact) == (Verdict.NO_CHAMPION, None)
+    assert alone.billable_seconds > 0
+    compared = comparison.run(poor, endpoint_name=endpoint, allow_backfill="true", on_worse="fail", margin=9)
+    assert compared.champion_artifact == good

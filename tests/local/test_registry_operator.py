@@ -145,6 +145,25 @@ def test_what_did_not_pass_its_evaluation_is_not_approved(registration):
     assert registration.run(evaluation=failed, approval_status="PendingManualApproval").version == 1
 
 
+@pytest.mark.parametrize(
+    ("run_type", "allow", "status"),
+    [
+        ("manual", False, "Approved"),
+        ("backfill", False, "PendingManualApproval"),
+        ("backfill", "False", "PendingManualApproval"),
+        ("backfill", "True", "Approved"),
+    ],
+)
+def test_a_backfill_approves_nothing_unless_told_to(registration, run_type, allow, status):
+    result = registration.run(RunningTask("register", run_type=run_type), allow_backfill=allow)
+    assert result.approval_status == status
+
+
+def test_a_permission_that_is_neither_true_nor_false_is_refused(registration):
+    with pytest.raises(AirflowFailException, match="allow_backfill='sometimes' must be true or false"):
+        registration.run(RunningTask("register", run_type="backfill"), allow_backfill="sometimes")
+
+
 def test_an_xcom_may_come_as_json_text_and_nothing_else(registration):
     assert registration.run(training=json.dumps(registration.training)).version == 1
     with pytest.raises(AirflowFailException, match=r"ends in \| tojson"):

@@ -1,4 +1,4 @@
-"""A backfill of `retrain_history` in a real Airflow: one model a month, each from its own data, and nothing deployed.
+"""Backfills of the templates in a real Airflow: one model a month, each from its own data, and nothing deployed.
 
 `make test` plays two months, `make bench-backfill` six, and writes what it measured.
 """
@@ -24,7 +24,7 @@ from airflow_dlaws.local.demo import flights
 from airflow_dlaws.local.process import LocalAws
 
 ROOT = Path(__file__).parent.parent.parent
-DAG = "retrain_history"
+HISTORY, LOOP = "retrain_history", "retrain_on_drift"
 #: How many months are backfilled, from March on: January and February are only learned from.
 COUNT = int(os.environ.get("DLAWS_BACKFILL_MONTHS", "2"))
 #: Where the figures go, if anywhere.
@@ -39,8 +39,10 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 class History:
     """The flights up to the last month that is backfilled, in a bucket that keeps versions; and its backfills."""
 
-    def __init__(self, airflow: LocalAirflow, aws: LocalAws, bucket: str) -> None:
-        self.airflow, self.api, self.bucket = airflow, airflow.api, bucket
+    def __init__(self, airflow: LocalAirflow, aws: LocalAws, bucket: str, dag: str = HISTORY) -> None:
+        self.airflow, self.api, self.bucket, self.dag = airflow, airflow.api, bucket, dag
+        self.api.wait_for_dags({dag}, limit_s=60)
+        self.api.unpause(dag)
         self.s3, self.sagemaker = aws.client("s3"), aws.client("sagemaker")
         self.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         files = flights.monthly_files(ROOT / ".dlaws/cache")
@@ -52,7 +54,7 @@ class History:
     def backfill(self, first: str, last: str, **options: Any) -> list[str]:
         """Run a backfill over months through the REST API, to its end; return its runs, the oldest first."""
         conf = {**FORM, "bucket": self.bucket}
-        body = {"dag_id": DAG, "from_date": start(first), "to_date": start(last), "dag_run_conf": conf, **options}
+        body = {"dag_id": self.dag, "from_date": start(first), "to_date": start(last), "dag_run_conf": conf, **options}
         return self.wait(first, last, self.create(body))
 
     def create(self, body: Mapping[str, Any]) -> int:
@@ -74,27 +76,29 @@ class History:
         """Do the same with `airflow backfill create`."""
         dates = ["--from-date", start(first), "--to-date", start(last)]
         conf = ["--dag-run-conf", json.dumps({**FORM, "bucket": self.bucket})]
-        self.airflow.run("backfill", "create", "--dag-id", DAG, *dates, *conf, *options)
-        newest = max(row["id"] for row in self.api.call("GET", "/backfills", dag_id=DAG)["backfills"])
+        self.airflow.run("backfill", "create", "--dag-id", self.dag, *dates, *conf, *options)
+        newest = max(row["id"] for row in self.api.call("GET", "/backfills", dag_id=self.dag)["backfills"])
         return self.wait(first, last, newest)
 
     def wait(self, first: str, last: str, backfill_id: int) -> list[str]:
         """Return the runs when all have ended, and end the backfill, which Airflow would do within a minute."""
         runs = [run for run in self.runs() if start(first) <= run["logical_date"] <= start(last)]
         for run in runs:
-            state = self.api.wait_for_run(DAG, run["dag_run_id"], limit_s=120 * COUNT)
+            state = self.api.wait_for_run(self.dag, run["dag_run_id"], limit_s=120 * COUNT)
             assert state == "success", self.why(run["dag_run_id"])
         self.api.call("PUT", f"/backfills/{backfill_id}/cancel")
         return [run["dag_run_id"] for run in runs]
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of backfills."""
-        return [run for run in self.api.runs(DAG) if run["run_type"] == "backfill"]
+        return [run for run in self.api.runs(self.dag) if run["run_type"] == "backfill"]
 
     def why(self, run_id: str) -> str:
         """Return the end of the log of what failed in a run."""
-        failed = {name: row for name, row in self.api.tasks(DAG, run_id).items() if row["state"] == "failed"}
-        return "\n".join(self.api.log(DAG, run_id, name, row["try_number"])[-3000:] for name, row in failed.items())
+        failed = {name: row for name, row in self.api.tasks(self.dag, run_id).items() if row["state"] == "failed"}
+        return "\n".join(
+            self.api.log(self.dag, run_id, name, row["try_number"])[-3000:] for name, row in failed.items()
+        )
 
     def jobs(self) -> dict[str, list[str]]:
         """Return the names of the training jobs of each run."""
@@ -103,13 +107,13 @@ class History:
             tags = {
                 tag["Key"]: tag["Value"] for tag in self.sagemaker.list_tags(ResourceArn=row["TrainingJobArn"])["Tags"]
             }
-            if tags.get("dlaws:dag") == DAG:
+            if tags.get("dlaws:dag") == self.dag:
                 found.setdefault(tags["dlaws:run"], []).append(row["TrainingJobName"])
         return found
 
     def manifest(self, run_id: str) -> dict[str, Any]:
         """Return the manifest beside a run's model."""
-        return dict(json.loads(self.read(self.api.xcom(DAG, run_id, "train")["manifest_uri"])))
+        return dict(json.loads(self.read(self.api.xcom(self.dag, run_id, "train")["manifest_uri"])))
 
     def weights(self, manifest: Mapping[str, Any]) -> dict[str, bytes]:
         """Return the bytes of each tensor of a model."""
@@ -137,8 +141,6 @@ def start(month: str) -> str:
 
 @pytest.fixture
 def history(airflow: LocalAirflow, local_aws: LocalAws, bucket: str) -> History:
-    airflow.api.wait_for_dags({DAG}, limit_s=60)
-    airflow.api.unpause(DAG)
     return History(airflow, local_aws, bucket)
 
 
@@ -169,7 +171,7 @@ def test_a_backfill_makes_one_model_a_month_and_a_reprocessed_month_is_trained_a
     assert len({tuple(history.weights(manifest).values()) for manifest in manifests.values()}) == COUNT
     assert approvals(history) == ["PendingManualApproval"] * COUNT
 
-    before = history.api.tasks(DAG, runs[0])["train"]
+    before = history.api.tasks(HISTORY, runs[0])["train"]
     began = time.monotonic()
     if RESULTS:
         assert history.backfill_by_command(MONTHS[0], MONTHS[0], "--reprocess-behavior", "completed") == runs[:1]
@@ -179,7 +181,7 @@ def test_a_backfill_makes_one_model_a_month_and_a_reprocessed_month_is_trained_a
 
     new = {run: set(names) - set(jobs[run]) for run, names in history.jobs().items() if run in runs}
     assert {run: len(names) for run, names in new.items()} == {run: int(run == runs[0]) for run in runs}
-    assert history.api.tasks(DAG, runs[0])["train"]["max_tries"] > before["max_tries"]
+    assert history.api.tasks(HISTORY, runs[0])["train"]["max_tries"] > before["max_tries"]
     again = history.manifest(runs[0])
     assert {again["training"]["job_name"]} == new[runs[0]]
     assert named(again) == named(manifests[MONTHS[0]])
@@ -188,9 +190,26 @@ def test_a_backfill_makes_one_model_a_month_and_a_reprocessed_month_is_trained_a
     write_results(manifests, seconds, again_seconds)
 
 
+def test_the_loop_is_backfilled_without_a_champion_an_approval_or_a_deployment(
+    airflow: LocalAirflow, local_aws: LocalAws, bucket: str
+) -> None:
+    loop = History(airflow, local_aws, bucket, LOOP)
+    endpoints = loop.sagemaker.list_endpoints()["Endpoints"]
+    # The run of March is that of the second of March to the second of April.
+    (run,) = loop.backfill(MONTHS[0], MONTHS[1])
+    assert {name: row["state"] for name, row in loop.api.tasks(LOOP, run).items()} == {
+        **dict.fromkeys(("choose_data", "validate", "train", "evaluate", "register"), "success"),
+        "roll_out": "skipped",
+    }
+    assert loop.manifest(run)["data"]["evaluation_month"] == MONTHS[0]
+    assert loop.api.xcom(LOOP, run, "evaluate")["verdict"] == "no_champion"
+    assert loop.api.xcom(LOOP, run, "register")["approval_status"] == "PendingManualApproval"
+    assert loop.sagemaker.list_endpoints()["Endpoints"] == endpoints
+
+
 def test_the_calendar_adds_no_model_of_a_month_that_has_no_data(history: History) -> None:
     def ended() -> list[dict[str, Any]]:
-        return [run for run in history.api.runs(DAG) if run["run_type"] == "scheduled" and run["state"] in ENDED]
+        return [run for run in history.api.runs(HISTORY) if run["run_type"] == "scheduled" and run["state"] in ENDED]
 
     wait_until(lambda: bool(ended()), limit_s=90, what="the run of the last month has ended")
     (run,) = ended()

@@ -71,9 +71,9 @@ def publish(store: ObjectStore, folder: S3Uri, snapshot: DataSnapshot) -> Chosen
 def changes(store: ObjectStore, objects: Iterable[ObjectVersion]) -> tuple[str, ...]:
     """Compare objects with what has become of them; return a sentence for each that held other bytes since, or is gone.
 
-    The same bytes written once more are no change, where entity tag and size are the same then (with SSE-KMS and other
-    parts of a multipart upload the tag differs). Where the bucket keeps
-    versions, an object that was changed and changed back is told too; without versions it cannot be.
+    The same bytes written once more are no change, where entity tag and size are the same then: with SSE-KMS, and with
+    other parts of a multipart upload, the tag differs. Where the bucket keeps versions, an object that was changed and
+    changed back is told too; without versions it cannot be.
 
     :raises ServiceRefused: the bucket may not be listed.
     """

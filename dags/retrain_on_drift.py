@@ -69,7 +69,6 @@ PARAMS = {
     "deploy_in_backfill": Param(False, type="boolean", title="Deploy from backfills too", section="Rollout"),
 }
 
-
 DEFAULTS = {
     "image": IMAGE,
     "source": SCRIPTS,
@@ -123,6 +122,7 @@ def retrain_on_drift() -> None:
         challenger_artifact=train.output["artifact_uri"],
         endpoint_name="{{ params.endpoint_name }}",
         evaluation_data={"uri": data["evaluate"], "kind": "ManifestFile"},
+        data_snapshot=data["snapshot"],
         requirements={"max_log_loss": 0.6, "min_auc": 0.7},
     )
     register = RegisterModelOperator(

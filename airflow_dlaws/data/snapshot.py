@@ -68,6 +68,11 @@ def publish(store: ObjectStore, folder: S3Uri, snapshot: DataSnapshot) -> Chosen
     )
 
 
+def read_snapshot(store: ObjectStore, uri: str | None) -> DataSnapshot | None:
+    """Return the snapshot stored at `uri`; None where none was taken."""
+    return wire.from_json(DataSnapshot, store.read_json(S3Uri.parse(uri))) if uri else None
+
+
 def changes(store: ObjectStore, objects: Iterable[ObjectVersion]) -> tuple[str, ...]:
     """Compare objects with what has become of them; return a sentence for each that held other bytes since, or is gone.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_dlaws._compat import AirflowSkipException, Context
+from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
 from airflow_dlaws.errors import (
     Inconclusive,
     JobFailed,
@@ -61,6 +62,7 @@ class ModelEvaluationOperator(JobOperator):
     :param allow_backfill: compare with the endpoint's model in backfills and overtaken runs too. Without it they have
         no champion: what is in service now has learned from the months that an old model is judged on.
     :param evaluation_data: s3://bucket/prefix, a Channel, or the fields of one.
+    :param data_snapshot: the `snapshot` of ChooseDataOperator: the task fails if the judging rows change meanwhile.
     :param metric: "log_loss", "brier", "accuracy" or "auc".
     :param margin: how much worse, in units of the metric, still counts as not worse; 0 asks for better.
     :param alpha: chance, at most, of calling an equal challenger better.
@@ -78,6 +80,7 @@ class ModelEvaluationOperator(JobOperator):
         "endpoint_name",
         "allow_backfill",
         "evaluation_data",
+        "data_snapshot",
         "output_s3_uri",
         "code_s3_uri",
         "role_arn",
@@ -105,6 +108,7 @@ class ModelEvaluationOperator(JobOperator):
         endpoint_name: str | None = None,
         allow_backfill: bool | str = False,
         evaluation_data: str | Channel | Mapping[str, Any],
+        data_snapshot: str | None = None,
         output_s3_uri: str,
         role_arn: str,
         instance_type: str,
@@ -129,6 +133,7 @@ class ModelEvaluationOperator(JobOperator):
         self.endpoint_name = endpoint_name
         self.allow_backfill = allow_backfill
         self.evaluation_data = evaluation_data
+        self.data_snapshot = data_snapshot
         self.output_s3_uri = output_s3_uri
         self.role_arn = role_arn
         self.instance_type = instance_type
@@ -169,6 +174,7 @@ class ModelEvaluationOperator(JobOperator):
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
         """Judge the scores, publish the reports, and let the run go on, skip what follows, or fail."""
         store = ObjectStore(self.aws.client("s3"))
+        self._refuse_other_rows(store)
         champion = self._pinned_champion(context)
         scores = self._scores(store, outcome)
         if bool(champion.artifact_uri) != (scores.champion is not None):
@@ -205,6 +211,15 @@ class ModelEvaluationOperator(JobOperator):
         if action == "skip":
             raise AirflowSkipException(message)
         raise (Inconclusive if inconclusive else OutcomeUnacceptable)(message)
+
+    def _refuse_other_rows(self, store: ObjectStore) -> None:
+        snapshot = read_snapshot(store, self.data_snapshot)
+        changed = changes(store, snapshot.evaluation) if snapshot else ()
+        if changed:
+            raise OutcomeUnacceptable(
+                f"the rows that judge have changed since they were chosen: {describe_changes(changed)}. The verdict "
+                "would be on unknown rows: clear the run from the task that chooses the data"
+            )
 
     def _publish(
         self, context: Context, store: ObjectStore, report: EvaluationReport, billable_seconds: int

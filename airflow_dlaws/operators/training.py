@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from airflow_dlaws._compat import Context
-from airflow_dlaws.data.snapshot import DataSnapshot, changes, describe_changes
+from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
 from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
-from airflow_dlaws.jobs.wire import from_json, to_json
+from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.artifact import holds_files
 from airflow_dlaws.launchers.protocol import Traceable
 from airflow_dlaws.operators.base import run_of
@@ -189,7 +189,8 @@ class DistributedTrainingOperator(JobOperator):
 
         :raises OutcomeUnacceptable: the data are not the chosen ones any more; the manifest is there all the same.
         """
-        store, snapshot = ObjectStore(self.aws.client("s3")), self._snapshot()
+        store = ObjectStore(self.aws.client("s3"))
+        snapshot = read_snapshot(store, self.data_snapshot)
         changed = changes(store, snapshot.objects) if snapshot else ()
         manifest = ModelManifest(
             artifact=store.stat(S3Uri.parse(result.artifact_uri)),
@@ -215,19 +216,15 @@ class DistributedTrainingOperator(JobOperator):
 
         Only before the first try: a later one finds the job of the first, and is judged when that has ended.
         """
-        ti, snapshot = context["ti"], self._snapshot()
+        ti, store = context["ti"], ObjectStore(self.aws.client("s3"))
+        snapshot = read_snapshot(store, self.data_snapshot)
         if snapshot is None or ti.try_number + (self.retries or 0) > (ti.max_tries or 0) + 1:
             return
-        if changed := changes(ObjectStore(self.aws.client("s3")), snapshot.objects):
+        if changed := changes(store, snapshot.objects):
             raise OutcomeUnacceptable(
                 f"the data have changed since they were chosen, and no job is started: {describe_changes(changed)}. "
                 "Clear the run from the task that chooses the data"
             )
-
-    def _snapshot(self) -> DataSnapshot | None:
-        if not self.data_snapshot:
-            return None
-        return from_json(DataSnapshot, ObjectStore(self.aws.client("s3")).read_json(S3Uri.parse(self.data_snapshot)))
 
     def _check_what_is_known(self) -> None:
         """Check, when the DAG is parsed, every value that holds no template."""

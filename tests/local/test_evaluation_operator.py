@@ -10,15 +10,18 @@ import random
 import tarfile
 import time
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from running_task import RunningTask, aws_environment
 
+from airflow_dlaws.data.snapshot import DataSnapshot, publish
 from airflow_dlaws.evaluation.report import EvaluationReport, EvaluationResult
 from airflow_dlaws.evaluation.verdict import Verdict
 from airflow_dlaws.jobs import wire
 from airflow_dlaws.operators.evaluation import ModelEvaluationOperator
+from airflow_dlaws.storage import ObjectStore, S3Uri
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13"
 ROLE = "arn:aws:iam::123456789012:role/dlaws-sagemaker"
@@ -267,3 +270,22 @@ def test_the_model_in_service_is_no_champion_for_a_backfill_unless_asked(compari
     assert alone.billable_seconds > 0
     compared = comparison.run(poor, endpoint_name=endpoint, allow_backfill="true", on_worse="fail", margin=9)
     assert compared.champion_artifact == good
+
+
+def test_rows_that_have_changed_since_they_were_chosen_judge_nobody(comparison):
+    store, rows_uri = ObjectStore(comparison.s3), S3Uri(comparison.bucket, "rows/rows.csv")
+    snapshot = DataSnapshot(
+        training_months=("2013-02",),
+        evaluation_month="2013-03",
+        training=(store.stat(rows_uri),),
+        evaluation=(store.stat(rows_uri),),
+        versioned=False,
+        taken_at=datetime(2013, 4, 1, tzinfo=UTC),
+    )
+    chosen = publish(store, S3Uri(comparison.bucket, "runs/1"), snapshot)
+    good = comparison.model("good", 1.0)
+
+    assert comparison.run(good, data_snapshot=chosen.snapshot).passed
+    comparison.put("rows/rows.csv", rows(900, seed=2).encode())
+    with pytest.raises(AirflowFailException, match=r"rows that judge have changed .*rows.csv was etag"):
+        comparison.run(good, data_snapshot=chosen.snapshot)

@@ -234,6 +234,7 @@ def write_results(manifests: Mapping[str, Mapping[str, Any]], seconds: float, ag
     document = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": len(os.sched_getaffinity(0)),
+        "load_average_15_minutes": round(os.getloadavg()[2], 1),
         "form": FORM,
         "seconds": round(seconds, 1),
         "reprocess_seconds": round(again_seconds, 1),

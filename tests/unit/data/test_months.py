@@ -13,7 +13,7 @@ from airflow_dlaws.data.months import by_month, choose_months, last_month_over, 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.storage import ObjectVersion
 
-MONTHS = st.dates(min_value=date(1000, 1, 1)).map(lambda day: f"{day:%Y-%m}")
+MONTHS = st.dates(min_value=date(1990, 1, 1)).map(lambda day: f"{day:%Y-%m}")
 
 
 def objects(*keys: str) -> list[ObjectVersion]:

@@ -68,9 +68,9 @@ def publish(store: ObjectStore, folder: S3Uri, snapshot: DataSnapshot) -> Chosen
     )
 
 
-def read_snapshot(store: ObjectStore, uri: str | None) -> DataSnapshot | None:
-    """Return the snapshot stored at `uri`; None where none was taken."""
-    return wire.from_json(DataSnapshot, store.read_json(S3Uri.parse(uri))) if uri else None
+def read_snapshot(store: ObjectStore, uri: str) -> DataSnapshot:
+    """Return the snapshot stored at `uri`."""
+    return wire.from_json(DataSnapshot, store.read_json(S3Uri.parse(uri)))
 
 
 def changes(store: ObjectStore, objects: Iterable[ObjectVersion]) -> tuple[str, ...]:

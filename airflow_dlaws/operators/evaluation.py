@@ -213,9 +213,9 @@ class ModelEvaluationOperator(JobOperator):
         raise (Inconclusive if inconclusive else OutcomeUnacceptable)(message)
 
     def _refuse_other_rows(self, store: ObjectStore) -> None:
-        snapshot = read_snapshot(store, self.data_snapshot)
-        changed = changes(store, snapshot.evaluation) if snapshot else ()
-        if changed:
+        if not self.data_snapshot:
+            return
+        if changed := changes(store, read_snapshot(store, self.data_snapshot).evaluation):
             raise OutcomeUnacceptable(
                 f"the rows that judge have changed since they were chosen: {describe_changes(changed)}. The verdict "
                 "would be on unknown rows: clear the run from the task that chooses the data"

@@ -143,7 +143,8 @@ class DistributedTrainingOperator(JobOperator):
 
     def specification(self, context: Context) -> TrainingSpec:
         """Return the whole specification; by now nothing is a template any more."""
-        self._look_at_the_data_first(context)
+        if self.data_snapshot and self._is_first_try(context["ti"]):
+            self._refuse_other_data(self.data_snapshot)
         return TrainingSpec(
             **{name: self._value(name) for name in FIELD_CHECKS if name != "source"},
             source=self._source(),
@@ -190,7 +191,7 @@ class DistributedTrainingOperator(JobOperator):
         :raises OutcomeUnacceptable: the data are not the chosen ones any more; the manifest is there all the same.
         """
         store = ObjectStore(self.aws.client("s3"))
-        snapshot = read_snapshot(store, self.data_snapshot)
+        snapshot = read_snapshot(store, self.data_snapshot) if self.data_snapshot else None
         changed = changes(store, snapshot.objects) if snapshot else ()
         manifest = ModelManifest(
             artifact=store.stat(S3Uri.parse(result.artifact_uri)),
@@ -211,20 +212,18 @@ class DistributedTrainingOperator(JobOperator):
                 f"{result.artifact_uri} is of unknown data, and its manifest says so"
             )
 
-    def _look_at_the_data_first(self, context: Context) -> None:
-        """Refuse to pay for a job on other data than the chosen ones.
-
-        Only before the first try: a later one finds the job of the first, and is judged when that has ended.
-        """
-        ti, store = context["ti"], ObjectStore(self.aws.client("s3"))
-        snapshot = read_snapshot(store, self.data_snapshot)
-        if snapshot is None or ti.try_number + (self.retries or 0) > (ti.max_tries or 0) + 1:
-            return
-        if changed := changes(store, snapshot.objects):
+    def _refuse_other_data(self, data_snapshot: str) -> None:
+        """Refuse to pay for a job on other data than the chosen ones."""
+        store = ObjectStore(self.aws.client("s3"))
+        if changed := changes(store, read_snapshot(store, data_snapshot).objects):
             raise OutcomeUnacceptable(
                 f"the data have changed since they were chosen, and no job is started: {describe_changes(changed)}. "
                 "Clear the run from the task that chooses the data"
             )
+
+    def _is_first_try(self, ti: Any) -> bool:
+        """Tell whether this is the first try since the last clear; a later one may find the job of the first."""
+        return int(ti.try_number + (self.retries or 0)) <= (ti.max_tries or 0) + 1
 
     def _check_what_is_known(self) -> None:
         """Check, when the DAG is parsed, every value that holds no template."""

@@ -10,7 +10,7 @@ from airflow_dlaws._compat import Context
 from airflow_dlaws.errors import DlawsError, JobFailed, SpecificationError
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.phase import JobPhase
-from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission, TrainingResult
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.artifact import holds_files
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
@@ -23,6 +23,7 @@ from airflow_dlaws.links.aws import ReportLink, report_url
 from airflow_dlaws.operators.base import identity_of
 from airflow_dlaws.operators.job import JobOutcome
 from airflow_dlaws.operators.training import DistributedTrainingOperator, integer
+from airflow_dlaws.registry.manifest import FILE_NAME
 from airflow_dlaws.storage import ObjectStore, S3Uri
 from airflow_dlaws.sweeps.decide import summary
 from airflow_dlaws.sweeps.journal import SweepJournal, TrialState
@@ -166,6 +167,8 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
                 f"{best.artifact_uri or self.output_s3_uri}: the script must write it to the folder of SM_MODEL_DIR"
             )
         status = SageMakerLauncher(self.aws.client).describe(best.job)
+        model = self._model(best.job, status, best.artifact_uri)
+        self._write_manifest(context, best.job, model)
         result = SweepResult(
             sweep=journal.name,
             best_trial=best.number,
@@ -175,8 +178,9 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             job_name=best.job.name,
             job_arn=best.job.arn,
             artifact_uri=best.artifact_uri,
-            output_uri=status.output_uri or "",
+            output_uri=model.output_uri,
             metrics={**status.metrics, journal.spec.objective: best.value},
+            manifest_uri=str(model.manifest_uri),
             billable_seconds=journal.cost,
             trials=Counter(str(trial.state) for trial in journal.trials),
             ending=str(journal.ending),
@@ -185,6 +189,20 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
         )
         self.log.info("Sweep %s: %s", journal.name, to_json(result))
         return dict(to_json(result))
+
+    def _model(self, job: JobReference, status: JobStatus, artifact_uri: str) -> TrainingResult:
+        """Return the best trial as the result of a training of its own."""
+        return TrainingResult(
+            job_name=job.name,
+            job_arn=job.arn,
+            artifact_uri=artifact_uri,
+            output_uri=status.output_uri or "",
+            metrics=status.metrics,
+            billable_seconds=status.billable_seconds,
+            instance_count=int(self.instance_count),
+            instance_type=self.instance_type,
+            manifest_uri=str(S3Uri.parse(artifact_uri).parent / FILE_NAME),
+        )
 
     def _announce(self, context: Context, submission: Submission) -> None:
         super()._announce(context, submission)

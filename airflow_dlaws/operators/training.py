@@ -10,8 +10,9 @@ from typing import Any
 from airflow_dlaws._compat import Context
 from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
 from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable, SpecificationError
+from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.limits import is_template
-from airflow_dlaws.jobs.reference import TrainingResult
+from airflow_dlaws.jobs.reference import JobReference, TrainingResult
 from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.artifact import holds_files
@@ -181,18 +182,19 @@ class DistributedTrainingOperator(JobOperator):
             attempts=outcome.attempt,
             manifest_uri=str(S3Uri.parse(artifact).parent / FILE_NAME),
         )
-        self._write_manifest(context, outcome, result)
+        self._write_manifest(context, reference, result)
         self.log.info("Job %s completed: %s", reference.name, to_json(result))
         return dict(to_json(result))
 
-    def _write_manifest(self, context: Context, outcome: JobOutcome, result: TrainingResult) -> None:
-        """Leave the model's lineage beside it.
+    def _write_manifest(self, context: Context, job: JobReference, result: TrainingResult) -> None:
+        """Leave the model's lineage beside it; `job` has trained it.
 
         :raises OutcomeUnacceptable: the data are not the chosen ones any more; the manifest is there all the same.
         """
         store = ObjectStore(self.aws.client("s3"))
         snapshot = read_snapshot(store, self.data_snapshot) if self.data_snapshot else None
         changed = changes(store, snapshot.objects) if snapshot else ()
+        launcher = launcher_for(job.engine, self.aws)
         manifest = ModelManifest(
             artifact=store.stat(S3Uri.parse(result.artifact_uri)),
             image=self.image,
@@ -200,7 +202,7 @@ class DistributedTrainingOperator(JobOperator):
             data_uris=tuple(channel.uri for channel in _channels(self.channels)),
             data=snapshot,
             data_changes=changed,
-            request=self.launcher.request(outcome.reference) if isinstance(self.launcher, Traceable) else {},
+            request=launcher.request(job) if isinstance(launcher, Traceable) else {},
             billable_instance_seconds=result.billable_seconds * result.instance_count,
             airflow=run_of(context),
         )

@@ -65,7 +65,8 @@ class SweepResult:
 
     :param best_parameters: hyperparameters of the best trial, those of the space alone.
     :param artifact_uri: the best trial's model archive; `output_uri` the archive of what else it has left, and
-        `job_name`, `job_arn` and `metrics` are of its training job: a sweep is registered as a training is.
+        `job_name`, `job_arn`, `metrics` and `manifest_uri` are of its training job: a sweep is registered as a
+        training is.
     :param billable_seconds: instance-seconds of all trials.
     :param trials: how many trials ended in which state.
     :param ending: why no more trials were tried: "exhausted" or "budget"; SageMaker's own words with its tuner.
@@ -81,6 +82,7 @@ class SweepResult:
     artifact_uri: str
     output_uri: str
     metrics: Mapping[str, float]
+    manifest_uri: str
     billable_seconds: float
     trials: Mapping[str, int]
     ending: str

@@ -15,10 +15,13 @@ ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
 class AirflowApi:
-    """A client of one Airflow whose simple auth manager lets everybody in as admin."""
+    """A client of one Airflow with the simple auth manager.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    :param login: user name and password; without one, the auth manager must let everybody in as admin.
+    """
+
+    def __init__(self, url: str, login: tuple[str, str] | None = None) -> None:
+        self._url, self._login = url, login
         self._token = ""
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
@@ -27,9 +30,15 @@ class AirflowApi:
         :raises RuntimeError: the API answered with an error; the message carries its text.
         """
         if not self._token:
-            self._token = self._request("GET", "/auth/token")["access_token"]
+            self._token = self._new_token()
         suffix = f"?{urlencode(query, doseq=True)}" if query else ""
         return self._request(method, f"/api/v2{path}{suffix}", body)
+
+    def _new_token(self) -> str:
+        if self._login is None:
+            return str(self._request("GET", "/auth/token")["access_token"])
+        user, password = self._login
+        return str(self._request("POST", "/auth/token", {"username": user, "password": password})["access_token"])
 
     def _request(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-down test bench-backfill check format lock clean
+.PHONY: help install demo demo-down compose-env test bench-backfill check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,11 +29,15 @@ demo: install ## See the whole loop on real flights: train, drift, retrain, cana
 demo-down: install ## Stop what `make demo` left running
 	$(BIN)/dlaws demo --down
 
+# A module of the standard library only: it must run before anything is installed.
+compose-env: ## Write .env with new passwords and keys for docker-compose.yaml
+	$(PYTHON) scripts/compose_env.py
+
 # The tests with a real Airflow come last and one by one: its scheduler wants the cores for itself.
 PYTEST = mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest --basetemp=.dlaws/pytest
 test: install ## Run all tests (real Airflow, real processes)
 	$(PYTEST) tests/unit tests/local -n 2 --dist loadfile
-	$(PYTEST) tests/airflow
+	$(PYTEST) tests/airflow tests/stack
 
 bench-backfill: install ## Backfill six months of flights in a real Airflow; figures in benchmarks/results/backfill.json
 	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp DLAWS_BACKFILL_MONTHS=6 DLAWS_BACKFILL_RESULTS=benchmarks/results/backfill.json \

@@ -44,6 +44,16 @@ def container_programs(
 def _environment(job: TrainingJob, region: str, image_folder: Path, hosts: int) -> dict[str, str]:
     """What AWS sets, what images usually set, and the job's own variables, which win."""
     return {
+        **container_environment(region, image_folder, hosts),
+        "TRAINING_JOB_NAME": job.name,
+        "TRAINING_JOB_ARN": job.arn,
+        **job.request.get("Environment", {}),
+    }
+
+
+def container_environment(region: str, image_folder: Path, hosts: int) -> dict[str, str]:
+    """What every container of a job finds in its environment."""
+    return {
         "PATH": f"{image_folder}:{SYSTEM_PATH}",
         "HOME": f"{OPT_ML}/tmp",
         "TMPDIR": f"{OPT_ML}/tmp",
@@ -55,8 +65,5 @@ def _environment(job: TrainingJob, region: str, image_folder: Path, hosts: int) 
         # Jobs share the machine: a thread that spins while it waits takes it from the others (8 times the CPU, measured
         # with four trials on two cores).
         "OMP_WAIT_POLICY": "PASSIVE",
-        "TRAINING_JOB_NAME": job.name,
-        "TRAINING_JOB_ARN": job.arn,
         "AWS_REGION": region,
-        **job.request.get("Environment", {}),
     }

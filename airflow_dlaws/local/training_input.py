@@ -67,7 +67,7 @@ class ChannelLoader:
     """Copies channels from S3 into the folders of hosts."""
 
     def __init__(self, s3: Any, request: Mapping[str, Any], region: str) -> None:
-        self._s3, self._request, self._region = s3, request, region
+        self._request, self._objects = request, InputObjects(s3, region, request["RoleArn"])
 
     def load(self, folders: Sequence[Path]) -> None:
         """Fill input/data of every host.
@@ -75,17 +75,36 @@ class ChannelLoader:
         :raises InputFault: a prefix has no objects, a manifest cannot be read, an object is not there.
         """
         for channel in self._request.get("InputDataConfig", []):
-            source = channel["DataSource"]["S3DataSource"]
-            objects = self._objects(source)
-            sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
-            for index, folder in enumerate(folders):
-                target = folder / "input" / "data" / channel["ChannelName"]
-                target.mkdir(parents=True, exist_ok=True)
-                for uri, name in objects[index :: len(folders)] if sharded else objects:
-                    self._copy(uri, _inside(target, name))
+            inside = Path("input", "data", channel["ChannelName"])
+            self._objects.place(channel["DataSource"]["S3DataSource"], [folder / inside for folder in folders])
 
-    def _objects(self, source: Mapping[str, Any]) -> list[tuple[S3Uri, str]]:
-        """Return (object, name in the channel), in key order."""
+
+class InputObjects:
+    """What an S3 data source of a job stands for: its objects, and where each belongs.
+
+    :param role: of the job; AWS names it in the message about a prefix without objects.
+    """
+
+    def __init__(self, s3: Any, region: str, role: str) -> None:
+        self._s3, self._region, self._role = s3, region, role
+
+    def place(self, source: Mapping[str, Any], folders: Sequence[Path]) -> None:
+        """Copy the objects of a data source into one folder for each host, all of them or a share.
+
+        :raises InputFault: see `listed`; an object is not there.
+        """
+        objects = self.listed(source)
+        sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
+        for index, folder in enumerate(folders):
+            folder.mkdir(parents=True, exist_ok=True)
+            for uri, name in objects[index :: len(folders)] if sharded else objects:
+                self.copy(uri, _inside(folder, name))
+
+    def listed(self, source: Mapping[str, Any]) -> list[tuple[S3Uri, str]]:
+        """Return (object, name relative to the source), in key order.
+
+        :raises InputFault: a prefix has no objects, a manifest cannot be read.
+        """
         uri = S3Uri.parse(source["S3Uri"])
         if source["S3DataType"] == "ManifestFile":
             return self._listed_in(uri)
@@ -95,10 +114,19 @@ class ChannelLoader:
             if not row.uri.key.endswith("/")
         ]
         if not found:
-            raise InputFault(
-                f"ClientError: Data download failed:{no_objects(str(uri), self._region, self._request['RoleArn'])}"
-            )
+            raise InputFault(f"ClientError: Data download failed:{no_objects(str(uri), self._region, self._role)}")
         return found
+
+    def copy(self, uri: S3Uri, path: Path) -> None:
+        """Download one object.
+
+        :raises InputFault: it is not there.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._s3.download_file(uri.bucket, uri.key, str(path))
+        except ClientError as error:
+            raise InputFault(f"ClientError: Data download failed:cannot read {uri}: {error}") from error
 
     def _listed_in(self, manifest: S3Uri) -> list[tuple[S3Uri, str]]:
         """Read [{"prefix": "s3://bucket/some/"}, "a.csv", "b.csv"]."""
@@ -113,13 +141,6 @@ class ChannelLoader:
                 f"ClientError: Data download failed:the manifest {manifest} is not a list of one "
                 f'{{"prefix": "s3://..."}} and object names: {error!r}'
             ) from error
-
-    def _copy(self, uri: S3Uri, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._s3.download_file(uri.bucket, uri.key, str(path))
-        except ClientError as error:
-            raise InputFault(f"ClientError: Data download failed:cannot read {uri}: {error}") from error
 
 
 def _local_name(key: str, prefix: str) -> str:

@@ -88,6 +88,11 @@ class TrainingJob:
         """The longest it may run, in seconds."""
         return float(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DEFAULT_RUN_SECONDS))
 
+    @property
+    def state(self) -> str:
+        """TrainingJobStatus."""
+        return self.status
+
     def enter(self, state: SecondaryStatus) -> None:
         """Move on to `state`."""
         with self._lock:
@@ -120,6 +125,10 @@ class TrainingJob:
             if self.started:
                 self.ended = self.modified
             self.status = _ENDS[state]
+
+    def fail(self, reason: str) -> None:
+        """End as Failed, for a reason."""
+        self.finish(SecondaryStatus.FAILED, reason=reason)
 
     def record_metric(self, name: str, value: float, when: datetime) -> None:
         """Note the newest value of a metric found in the logs."""

@@ -16,10 +16,10 @@ from airflow_dlaws.storage import ObjectStore, S3Uri
 _FAILURE_CHARACTERS = 1024
 
 
-def failure_text(folder: Path) -> str:
-    """Return what a host wrote to /opt/ml/output/failure, or nothing."""
+def failure_text(folder: Path, name: str = "failure") -> str:
+    """Return what a host wrote to /opt/ml/output/failure (a processing job: message), or nothing."""
     try:
-        return (folder / "output" / "failure").read_text(errors="replace")[:_FAILURE_CHARACTERS].strip()
+        return (folder / "output" / name).read_text(errors="replace")[:_FAILURE_CHARACTERS].strip()
     except OSError:
         return ""
 
@@ -62,33 +62,21 @@ class Artifacts:
         return f"{self._target / name}/"
 
 
-class Checkpoints:
-    """Keeps the checkpoint folder of every host and its location in S3 in step."""
+class SyncedFolders:
+    """Uploads what changes in one folder of every host to one location in S3. Nothing is ever deleted there.
 
-    def __init__(self, s3: Any, configuration: Mapping[str, Any], folders: Sequence[Path]) -> None:
+    :param inside: where the folder lies, as the container sees it (under /opt/ml).
+    """
+
+    def __init__(self, s3: Any, uri: str, inside: str, folders: Sequence[Path]) -> None:
         self._s3 = s3
-        self._uri = S3Uri.parse(configuration["S3Uri"].rstrip("/"))
-        inside = configuration.get("LocalPath", f"{OPT_ML}/checkpoints").removeprefix(OPT_ML).strip("/")
-        self._folders = [folder / inside for folder in folders]
+        self._uri = S3Uri.parse(uri.rstrip("/"))
+        self.folders = [folder / inside.removeprefix(OPT_ML).strip("/") for folder in folders]
         self._uploaded: dict[Path, tuple[int, int]] = {}
 
-    def restore(self) -> None:
-        """Copy what is in S3 to every host, before training starts."""
-        prefix = f"{self._uri.key}/" if self._uri.key else ""
-        rows = [row.uri for row in ObjectStore(self._s3).list(S3Uri(self._uri.bucket, prefix))]
-        for folder in self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            for uri in rows:
-                path = folder / uri.key[len(prefix) :]
-                if uri.key.endswith("/") or not path.resolve().is_relative_to(folder.resolve()):
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._s3.download_file(uri.bucket, uri.key, str(path))
-                self._uploaded[path] = _version(path)
-
     def upload_changes(self) -> None:
-        """Upload files that are new or changed since the last call. Nothing is ever deleted in S3."""
-        for folder in self._folders:
+        """Upload files that are new or changed since the last call."""
+        for folder in self.folders:
             for path in sorted(folder.rglob("*")):
                 # A file may be renamed or removed under our hands: it is looked at again next time.
                 with contextlib.suppress(FileNotFoundError):
@@ -100,6 +88,27 @@ class Checkpoints:
         version = _version(path)
         self._s3.put_object(Bucket=target.bucket, Key=target.key, Body=path.read_bytes())
         self._uploaded[path] = version
+
+
+class Checkpoints(SyncedFolders):
+    """Keeps the checkpoint folder of every host and its location in S3 in step."""
+
+    def __init__(self, s3: Any, configuration: Mapping[str, Any], folders: Sequence[Path]) -> None:
+        super().__init__(s3, configuration["S3Uri"], configuration.get("LocalPath", f"{OPT_ML}/checkpoints"), folders)
+
+    def restore(self) -> None:
+        """Copy what is in S3 to every host, before training starts."""
+        prefix = f"{self._uri.key}/" if self._uri.key else ""
+        rows = [row.uri for row in ObjectStore(self._s3).list(S3Uri(self._uri.bucket, prefix))]
+        for folder in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            for uri in rows:
+                path = folder / uri.key[len(prefix) :]
+                if uri.key.endswith("/") or not path.resolve().is_relative_to(folder.resolve()):
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._s3.download_file(uri.bucket, uri.key, str(path))
+                self._uploaded[path] = _version(path)
 
 
 def _version(path: Path) -> tuple[int, int]:

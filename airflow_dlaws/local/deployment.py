@@ -16,7 +16,8 @@ from airflow_dlaws.local.endpoint_configs import EndpointConfig
 from airflow_dlaws.local.endpoint_state import Endpoint, EndpointStatus, variant_summary
 from airflow_dlaws.local.fleet import Fleet
 from airflow_dlaws.local.guardrails import DeploymentPlan, Stage
-from airflow_dlaws.local.model_server import ServingFailed, VariantSpec
+from airflow_dlaws.local.model_server import VariantSpec
+from airflow_dlaws.local.serving_process import ServingFailed
 
 #: How often the rollback alarms are looked at, in real seconds: well under one scaled wait.
 ALARM_POLL_SECONDS = 0.25

@@ -21,8 +21,9 @@ from airflow_dlaws.local.errors import unsupported, validation_error
 from airflow_dlaws.local.fleet import Fleet, read_variants
 from airflow_dlaws.local.guardrails import DeploymentPlan
 from airflow_dlaws.local.invocations import Invocations
-from airflow_dlaws.local.model_server import ServingFailed, VariantSpec
+from airflow_dlaws.local.model_server import VariantSpec
 from airflow_dlaws.local.models import Models
+from airflow_dlaws.local.serving_process import ServingFailed
 
 #: From these an update may start. From Failed only DeleteEndpoint leads on (DescribeEndpoint, EndpointStatus).
 _UPDATABLE = frozenset(

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 from airflow_dlaws.local.context import LocalContext, RequestContext
 from airflow_dlaws.local.endpoint_configs import EndpointConfig
-from airflow_dlaws.local.model_server import ModelServer, ServingFailed, VariantSpec
+from airflow_dlaws.local.model_server import ModelServer, VariantSpec
 from airflow_dlaws.local.models import Models
+from airflow_dlaws.local.serving_process import ServingFailed
 
 
 def read_variants(config: EndpointConfig, models: Models, request: RequestContext) -> tuple[VariantSpec, ...]:

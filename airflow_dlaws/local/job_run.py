@@ -164,9 +164,7 @@ class HostWatch:
         self._sandbox.terminate()
         deadline = time.monotonic() + self._context.scaled(grace)
         while (
-            not self._sandbox.wait(LOOK_SECONDS)
-            and time.monotonic() < deadline
-            and not self._context.closing.is_set()
+            not self._sandbox.wait(LOOK_SECONDS) and time.monotonic() < deadline and not self._context.closing.is_set()
         ):
             self._look()
         self._sandbox.kill()

@@ -8,8 +8,10 @@ from airflow_dlaws.local.endpoint_configs import EndpointConfigs
 from airflow_dlaws.local.endpoints import Endpoints
 from airflow_dlaws.local.model_packages import ModelPackages
 from airflow_dlaws.local.models import Models
+from airflow_dlaws.local.processing import ProcessingJobs
 from airflow_dlaws.local.tagging import Tagging
 from airflow_dlaws.local.training import TrainingJobs
+from airflow_dlaws.local.transform import TransformJobs
 from airflow_dlaws.local.tuning.jobs import TuningJobs
 
 
@@ -23,6 +25,8 @@ def make_resources(context: LocalContext) -> list[Resource]:
         Tagging(context),
         TuningJobs(context, training),  # closed before its training jobs, so that it launches no more
         training,
+        ProcessingJobs(context),
+        TransformJobs(context, models),
         packages,
         models,
         configs,

@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from airflow_dlaws.errors import SpecificationError
-from airflow_dlaws.local.errors import ServiceError, unsupported, validation_error
+from airflow_dlaws.local.errors import unsupported, validation_error
 from airflow_dlaws.local.isolation import OPT_ML
 from airflow_dlaws.storage import S3Uri
 
@@ -164,18 +164,31 @@ def _check_channel_names(request: Mapping[str, Any]) -> None:
 
 def _check_buckets(request: Mapping[str, Any], s3: Any, region: str) -> None:
     for channel in request.get("InputDataConfig", []):
-        uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-        if not _bucket_exists(s3, s3_location(uri)):
-            raise ServiceError("ValidationException", no_objects(uri, region, request["RoleArn"]))
-    wanted = {"OutputDataConfig.S3OutputPath": request["OutputDataConfig"]["S3OutputPath"]}
+        check_input_bucket(channel["DataSource"]["S3DataSource"]["S3Uri"], s3, region, request["RoleArn"])
+    check_output_bucket("OutputDataConfig.S3OutputPath", request["OutputDataConfig"]["S3OutputPath"], s3, region)
     if "CheckpointConfig" in request:
-        wanted["CheckpointConfig.S3Uri"] = request["CheckpointConfig"]["S3Uri"]
-    for member, uri in wanted.items():
-        if not _bucket_exists(s3, s3_location(uri)):
-            raise validation_error(
-                f"The bucket of {member}={uri} does not exist. Please ensure that the bucket exists in the selected "
-                f"region ({region})."
-            )
+        check_output_bucket("CheckpointConfig.S3Uri", request["CheckpointConfig"]["S3Uri"], s3, region)
+
+
+def check_input_bucket(uri: str, s3: Any, region: str, role: str) -> None:
+    """Refuse an input location whose bucket does not exist.
+
+    :raises ServiceError: ValidationException.
+    """
+    if not _bucket_exists(s3, s3_location(uri)):
+        raise validation_error(no_objects(uri, region, role))
+
+
+def check_output_bucket(member: str, uri: str, s3: Any, region: str) -> None:
+    """Refuse an output location, given in `member` of the request, whose bucket does not exist.
+
+    :raises ServiceError: ValidationException.
+    """
+    if not _bucket_exists(s3, s3_location(uri)):
+        raise validation_error(
+            f"The bucket of {member}={uri} does not exist. Please ensure that the bucket exists in the selected "
+            f"region ({region})."
+        )
 
 
 def _bucket_exists(s3: Any, uri: S3Uri) -> bool:

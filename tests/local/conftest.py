@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from batch_bench import Batches
 from serving import Clients, Serving, unique
 from trainer import Trainer
 from tuner import Tuner
@@ -46,3 +47,9 @@ def serving(local_aws: LocalAws, serving_clients: Clients) -> Iterator[Serving]:
     helper = Serving(local_aws, serving_clients, bucket)
     yield helper
     helper.delete_endpoints()
+
+
+@pytest.fixture
+def batches(serving: Serving, serving_clients: Clients) -> Batches:
+    """Transform and processing jobs in the bucket of `serving`."""
+    return Batches(serving_clients, serving.bucket)

@@ -10,8 +10,11 @@ from airflow.providers.amazon.aws.operators.sagemaker import (
     SageMakerEndpointConfigOperator,
     SageMakerEndpointOperator,
     SageMakerModelOperator,
+    SageMakerProcessingOperator,
     SageMakerTrainingOperator,
+    SageMakerTransformOperator,
 )
+from batch_bench import Batches, processing_input, processing_output
 from serving import IMAGE, ROLE, Serving, deployment, unique, variant
 from trainer import Trainer
 
@@ -123,3 +126,59 @@ def test_the_endpoint_operator_fails_when_the_container_does_not_pass_its_ping(s
     with pytest.raises(Exception, match="Waiter EndpointInService failed"):
         operator.execute({})
     assert "did not pass the ping health check" in serving.describe(endpoint)["FailureReason"]
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_transform_operator_makes_its_model_and_transforms(batches: Batches, serving: Serving) -> None:
+    batches.put("in/a.csv", "x\nxx\n")
+    model = unique("model")
+    container = {"Image": IMAGE, "ModelDataUrl": serving.artifact(score=True)}
+    config = {
+        "Model": {"ModelName": model, "ExecutionRoleArn": ROLE, "PrimaryContainer": container},
+        "Transform": batches.transform_request(model),
+    }
+    config["Transform"]["TransformResources"]["InstanceCount"] = "1"  # as templates give it
+    operator = SageMakerTransformOperator(
+        task_id="transform", config=config, aws_conn_id=None, check_interval=1, wait_for_completion=True
+    )
+    answer = operator.execute({})
+    assert answer["Transform"]["TransformJobStatus"] == "Completed"
+    assert answer["Model"]["ModelName"] == model
+    assert batches.stored("out/") == {"a.csv.out": "1\n2\n"}
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_transform_operator_fails_with_the_reason_of_the_service(batches: Batches, serving: Serving) -> None:
+    batches.put("in/a.csv", "bad\n")
+    config = batches.transform_request(serving.model(score=True))
+    operator = SageMakerTransformOperator(task_id="transform", config=config, aws_conn_id=None, check_interval=1)
+    with pytest.raises(Exception, match="ClientError: See job logs for more information"):
+        operator.execute({})
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_processing_operator_processes(batches: Batches) -> None:
+    config = batches.processing_request(
+        "cp /opt/ml/processing/data/a.csv /opt/ml/processing/out/b.csv",
+        ProcessingInputs=[processing_input("data", batches.put("in/a.csv", "1\n"))],
+        ProcessingOutputConfig=processing_output("out", f"s3://{batches.bucket}/out"),
+    )
+    operator = SageMakerProcessingOperator(
+        task_id="process", config=config, aws_conn_id=None, check_interval=1, print_log=False
+    )
+    answer = operator.execute({})
+    assert answer["Processing"]["ProcessingJobStatus"] == "Completed"
+    assert batches.stored("out/") == {"b.csv": "1\n"}
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_the_processing_operator_fails_with_the_reason_of_the_service(batches: Batches) -> None:
+    operator = SageMakerProcessingOperator(
+        task_id="process",
+        config=batches.processing_request("exit 3"),
+        aws_conn_id=None,
+        check_interval=1,
+        print_log=False,
+    )
+    with pytest.raises(Exception, match="exit code: 3"):
+        operator.execute({})

@@ -34,6 +34,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_dlaws.operators.evaluation",
                     "airflow_dlaws.operators.registry",
                     "airflow_dlaws.operators.rollout",
+                    "airflow_dlaws.operators.batch_inference",
                 ],
             }
         ],

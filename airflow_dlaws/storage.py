@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any
@@ -86,10 +86,7 @@ class ObjectStore:
 
     def read_versioned(self, uri: S3Uri) -> tuple[bytes, str]:
         """Return the object's bytes and its entity tag, for :meth:`replace`."""
-        try:
-            answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key)
-        except ClientError as error:
-            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        answer = self._ask(self._client.get_object, uri)
         return answer["Body"].read(), answer["ETag"]
 
     def stat(self, uri: S3Uri) -> ObjectVersion:
@@ -97,21 +94,36 @@ class ObjectStore:
 
         :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
         """
-        try:
-            answer = self._client.head_object(Bucket=uri.bucket, Key=uri.key)
-        except ClientError as error:
-            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        answer = self._ask(self._client.head_object, uri)
         return _version(uri, answer)
+
+    def row(self, uri: S3Uri) -> StoredObject:
+        """Return what a listing would say of one object.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        answer = self._ask(self._client.head_object, uri)
+        return StoredObject(uri, answer["ContentLength"], answer["ETag"], answer["LastModified"])
+
+    def lines(self, uri: S3Uri) -> Iterator[bytes]:
+        """Yield the object's lines, split at newlines and without them, in constant memory.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        answer = self._ask(self._client.get_object, uri)
+        rest = b""
+        for piece in answer["Body"].iter_chunks(_PIECE):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from whole
+        if rest:
+            yield rest
 
     def download(self, uri: S3Uri, file: IO[bytes]) -> ObjectVersion:
         """Copy the object into an open file, piece by piece; return which version it was.
 
         :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
         """
-        try:
-            answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key)
-        except ClientError as error:
-            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        answer = self._ask(self._client.get_object, uri)
         for piece in answer["Body"].iter_chunks(_PIECE):
             file.write(piece)
         return _version(uri, answer)
@@ -137,6 +149,12 @@ class ObjectStore:
     def replace(self, uri: S3Uri, body: bytes, *, etag: str) -> bool:
         """Replace an object only if it still has `etag`; return whether it was replaced (S3 `If-Match`)."""
         return self._conditional_put(uri, body, IfMatch=etag)
+
+    def _ask(self, operation: Callable[..., Any], uri: S3Uri) -> dict[str, Any]:
+        try:
+            return dict(operation(Bucket=uri.bucket, Key=uri.key))
+        except ClientError as error:
+            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
 
     def _conditional_put(self, uri: S3Uri, body: bytes, **condition: str) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Serve a model over HTTP the way a SageMaker endpoint asks for: GET /ping and POST /invocations.
+"""Serve a model over HTTP the way SageMaker endpoints and batch transform ask for: GET /ping, POST /invocations.
 
     SAGEMAKER_BASE_DIR=DIR SAGEMAKER_BIND_HOST=127.0.0.1 SAGEMAKER_BIND_TO_PORT=8123 python serve.py
 
@@ -17,6 +17,7 @@ Port: $SAGEMAKER_BIND_TO_PORT, else 8080. One process serves from threads; more 
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import signal
@@ -32,6 +33,13 @@ import torch
 LARGEST_BODY = 25 * 2**20
 #: An idle connection is closed after this many seconds; SageMaker gives a request 60.
 IDLE_SECONDS = 65
+#: How batch transform should ask where the job leaves it open: each request is one thread's work. All of them together
+#: may be 100 MB: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-batch-code.html
+EXECUTION_PARAMETERS = {
+    "MaxConcurrentTransforms": min(os.cpu_count() or 1, 16),
+    "BatchStrategy": "MULTI_RECORD",
+    "MaxPayloadInMB": 6,
+}
 
 
 def main() -> int:
@@ -104,7 +112,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        self.answer(*((200, b"\n") if self.path == "/ping" else (404, b"ask GET /ping or POST /invocations\n")))
+        if self.path == "/execution-parameters":
+            self.answer(200, json.dumps(EXECUTION_PARAMETERS).encode(), "application/json")
+        else:
+            self.answer(*((200, b"\n") if self.path == "/ping" else (404, b"ask GET /ping or POST /invocations\n")))
 
     def do_POST(self) -> None:
         self.server.begin()

@@ -12,6 +12,8 @@ from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sweep import ENGINE as SWEEP
 from airflow_dlaws.launchers.sweep import SweepLauncher
+from airflow_dlaws.launchers.transform import ENGINE as TRANSFORM
+from airflow_dlaws.launchers.transform import TransformLauncher
 from airflow_dlaws.launchers.tuning import ENGINE as TUNING
 from airflow_dlaws.launchers.tuning import TuningLauncher
 
@@ -20,6 +22,7 @@ ENGINES: dict[str, Callable[[Callable[[str], Any]], Launcher[Any]]] = {
     TRAINING: SageMakerLauncher,
     SWEEP: SweepLauncher,
     TUNING: TuningLauncher,
+    TRANSFORM: TransformLauncher,
 }
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import IdentityConflict, SpecificationError
+from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors, translated
+from airflow_dlaws.launchers.model import ensure_model, must_equal
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.state import EndpointStatus, EndpointView
 
@@ -48,19 +49,13 @@ class EndpointPort:
         :raises IdentityConflict: the name is taken by another model.
         :raises ServiceRefused: the package does not exist or is not approved.
         """
-        try:
-            self._client.create_model(
-                ModelName=names.model_name,
-                ExecutionRoleArn=order.role_arn,
-                PrimaryContainer={"ModelPackageName": order.model_package_arn},
-                Tags=_tags(names),
-            )
-        except ClientError as error:
-            found = self._existing(error, self._client.describe_model, ModelName=names.model_name)
-            if found is None:
-                raise translated(f"create model {names.model_name} from {order.model_package_arn}", error) from error
-            package = found.get("PrimaryContainer", {}).get("ModelPackageName")
-            _must_equal(f"model {names.model_name}", "model package", package, order.model_package_arn)
+        ensure_model(
+            self._client,
+            names.model_name,
+            {"ModelPackageName": order.model_package_arn},
+            role_arn=order.role_arn,
+            tags=_tags(names),
+        )
 
     def ensure_config(self, order: RolloutOrder, names: RolloutNames) -> None:
         """Create the endpoint configuration, or adopt the one this task made before.
@@ -88,7 +83,7 @@ class EndpointPort:
             if found is None:
                 raise translated(f"create endpoint configuration {names.config_name}", error) from error
             model = found["ProductionVariants"][0].get("ModelName")
-            _must_equal(f"endpoint configuration {names.config_name}", "model", model, names.model_name)
+            must_equal(f"endpoint configuration {names.config_name}", "model", model, names.model_name)
 
     def check_variants(self, config_name: str, variant_name: str) -> None:
         """Refuse to move from a configuration that AWS cannot shift traffic from, or go back to.
@@ -149,14 +144,6 @@ class EndpointPort:
 
 def _is_missing(error: ClientError) -> bool:
     return error_code(error) == "ValidationException" and _MISSING in error_text(error)
-
-
-def _must_equal(what: str, field: str, found: object, asked: object) -> None:
-    if found != asked:
-        raise IdentityConflict(
-            f"{what} exists with {field} {found!r}, not the {asked!r} asked for: "
-            "delete it, or clear this task to get other names"
-        )
 
 
 def _tags(names: RolloutNames) -> list[dict[str, str]]:

@@ -15,17 +15,18 @@ from airflow_dlaws.storage import S3Uri
 _MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
 
 
-def check_instance_type(sagemaker: Any, instance_type: str) -> None:
+def check_instance_type(sagemaker: Any, instance_type: str, kind: str = "Training") -> None:
     """Refuse an instance type that the installed service model does not know.
 
+    :param kind: "Training" or "Transform": what it is for.
     :raises SpecificationError: with the closest names.
     """
-    known = sagemaker.meta.service_model.shape_for("TrainingInstanceType").enum
+    known = sagemaker.meta.service_model.shape_for(f"{kind}InstanceType").enum
     if instance_type in known:
         return
     close = difflib.get_close_matches(instance_type, known, n=3, cutoff=0.5)
     raise SpecificationError(
-        f"instance_type={instance_type!r} is not known to SageMaker training; "
+        f"instance_type={instance_type!r} is not known to SageMaker {kind.lower()}; "
         f"did you mean {' or '.join(close) or 'one of ml.m5.xlarge, ml.g5.xlarge'}? "
         "If it is new, upgrade botocore"
     )
@@ -36,17 +37,29 @@ def check_locations(s3: Any, spec: TrainingSpec) -> None:
 
     :raises SpecificationError: names the location.
     """
-    _check_bucket(s3, "output_s3_uri", S3Uri.parse(spec.output_s3_uri))
+    check_bucket(s3, "output_s3_uri", S3Uri.parse(spec.output_s3_uri))
     if spec.checkpoint_s3_uri:
-        _check_bucket(s3, "checkpoint_s3_uri", S3Uri.parse(spec.checkpoint_s3_uri))
+        check_bucket(s3, "checkpoint_s3_uri", S3Uri.parse(spec.checkpoint_s3_uri))
     for channel in spec.channels:
-        if channel.kind is ChannelKind.MANIFEST:
-            _check_manifest(s3, channel)
-        else:
-            _check_prefix(s3, channel)
+        check_channel(s3, channel)
 
 
-def _check_bucket(s3: Any, field: str, uri: S3Uri) -> None:
+def check_channel(s3: Any, channel: Channel) -> None:
+    """Refuse a channel without data; one call.
+
+    :raises SpecificationError: names the location.
+    """
+    if channel.kind is ChannelKind.MANIFEST:
+        _check_manifest(s3, channel)
+    else:
+        _check_prefix(s3, channel)
+
+
+def check_bucket(s3: Any, field: str, uri: S3Uri) -> None:
+    """Refuse a bucket that is missing.
+
+    :raises SpecificationError: names the field.
+    """
     with service_errors(f"reach {field}={uri}"):
         try:
             s3.head_bucket(Bucket=uri.bucket)

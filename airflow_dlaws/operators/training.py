@@ -269,15 +269,16 @@ def integer(name: str, value: Any) -> int | None:
 def _channels(channels: Mapping[str, Any] | None) -> tuple[Channel, ...]:
     if not isinstance(channels or {}, Mapping):
         raise SpecificationError(f"channels={channels!r} must map names to s3://bucket/prefix")
-    return tuple(_channel(name, channel) for name, channel in (channels or {}).items())
+    return tuple(channel(name, value) for name, value in (channels or {}).items())
 
 
-def _channel(name: str, channel: Any) -> Channel:
-    if isinstance(channel, Channel):
-        return channel
-    if isinstance(channel, Mapping):
+def channel(name: str, value: Any) -> Channel:
+    """Read a channel given as a location, as a Channel, or as the fields of one."""
+    if isinstance(value, Channel):
+        return value
+    if isinstance(value, Mapping):
         try:
-            return Channel(name=name, **channel)
+            return Channel(name=name, **value)
         except TypeError as error:
-            raise SpecificationError(f"channel {name!r}={dict(channel)!r}: {error}") from error
-    return Channel(name=name, uri=channel)
+            raise SpecificationError(f"channel {name!r}={dict(value)!r}: {error}") from error
+    return Channel(name=name, uri=value)

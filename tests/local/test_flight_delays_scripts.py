@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_flights import pack
 
 from airflow_dlaws.drift.profile import parse_profile
 from airflow_dlaws.evaluation.metrics import measure
@@ -209,13 +210,6 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     empty.mkdir()
     assert "there is no .csv file under" in train(empty, tmp_path / "a").finish(expected=1).err
     assert "name the folders with --train" in train(empty, tmp_path / "b", SM_MODEL_DIR="").finish(expected=2).err
-
-
-def pack(model: Path) -> bytes:
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w:gz") as archive:
-        archive.add(model, arcname=".")
-    return output.getvalue()
 
 
 def channel(folder: Path, archive: bytes) -> Path:

@@ -154,10 +154,11 @@ def to_numbers(name: str, values: list[str]) -> np.ndarray:
     try:
         numbers = np.array([value or "nan" for value in values], dtype=np.float64)
     except ValueError:
-        wrong = next(value for value in values if value and not _is_number(value))
-        raise ValueError(f"{name} is {wrong!r}, which is no number") from None
+        row, wrong = next((row, value) for row, value in enumerate(values, 1) if value and not _is_number(value))
+        raise ValueError(f"row {row}: {name} is {wrong!r}, which is no number") from None
     if np.isinf(numbers).any():
-        raise ValueError(f"{name} is infinite: send a finite number, or an empty field if it is missing")
+        row = int(np.isinf(numbers).argmax()) + 1
+        raise ValueError(f"row {row}: {name} is infinite: send a finite number, or an empty field if it is missing")
     return numbers
 
 

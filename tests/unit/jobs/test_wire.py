@@ -17,6 +17,7 @@ from airflow_dlaws.hooks.aws import AwsConnection
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission, TrainingResult
 from airflow_dlaws.jobs.spec import Channel, TrainingSpec
+from airflow_dlaws.jobs.transform import TransformResult
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import LogCursor
 from airflow_dlaws.triggers.job import JobEvent, JobEventKind
@@ -51,6 +52,19 @@ crossing = st.one_of(
         artifact_uri=text,
         output_uri=text,
         metrics=metrics,
+        billable_seconds=st.integers(0),
+        instance_count=st.integers(1, 9),
+        instance_type=text,
+    ),
+    st.builds(
+        TransformResult,
+        job_name=text,
+        job_arn=text,
+        model_name=text,
+        output_s3_uri=text,
+        objects=st.integers(0),
+        records=st.none() | st.integers(0),
+        counts=st.dictionaries(text, st.integers(0), max_size=3),
         billable_seconds=st.integers(0),
         instance_count=st.integers(1, 9),
         instance_type=text,

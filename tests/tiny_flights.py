@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,12 +28,22 @@ PREPROCESSING = {
 }
 
 
-def write_model(folder: Path) -> Path:
+def write_model(
+    folder: Path, features: list[dict[str, str]] = FEATURES, preprocessing: dict[str, Any] = PREPROCESSING
+) -> Path:
     """Write a model that inference.load() accepts."""
     (folder / "code").mkdir(parents=True)
     (folder / "code" / "inference.py").write_bytes(Path(inference.__file__).read_bytes())
-    (folder / "input_schema.json").write_text(json.dumps({"label": "late", "features": FEATURES}))
-    (folder / "preprocessing.json").write_text(json.dumps(PREPROCESSING))
+    (folder / "input_schema.json").write_text(json.dumps({"label": "late", "features": features}))
+    (folder / "preprocessing.json").write_text(json.dumps(preprocessing))
     torch.manual_seed(0)
-    torch.save(inference.Model(FEATURES, PREPROCESSING).network.state_dict(), folder / "model.pt")
+    torch.save(inference.Model(features, preprocessing).network.state_dict(), folder / "model.pt")
     return folder
+
+
+def pack(model: Path) -> bytes:
+    """Return a model's folder as the archive that a training job leaves."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        archive.add(model, arcname=".")
+    return content.getvalue()

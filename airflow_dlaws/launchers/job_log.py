@@ -78,5 +78,6 @@ def _events(logs: Any, group: str, stream_prefix: str, since: int) -> list[dict[
 
 
 def _line(event: dict[str, Any]) -> str:
-    host = str(event["logStreamName"]).rpartition("/")[2].rsplit("-", 1)[0]
+    # A transform job has a second stream for each instance, `<job>/<instance>-<number>/data-log`.
+    host = str(event["logStreamName"]).removesuffix("/data-log").rpartition("/")[2].rsplit("-", 1)[0]
     return f"[{host}] {str(event['message']).rstrip()}"

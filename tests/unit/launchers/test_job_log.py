@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP, read_log, read_tail
+from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP, _line, read_log, read_tail
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage
 
 NOW_MS = 1_795_000_000_000
@@ -84,3 +84,8 @@ def test_the_tail_holds_the_last_lines_of_all_hosts(log: JobLog) -> None:
 
 def test_the_tail_of_a_job_that_never_started_is_empty(log: JobLog) -> None:
     assert read_tail(log.logs, group=TRAINING_LOG_GROUP, stream_prefix=f"{log.job}/", count=3) == ()
+
+
+@pytest.mark.parametrize("stream", ["job/i-0abc-1795000000", "job/i-0abc-1795000000/data-log"])
+def test_a_line_bears_the_name_of_its_host(stream: str) -> None:
+    assert _line({"logStreamName": stream, "message": "up\n"}) == "[i-0abc] up"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -13,8 +16,11 @@ from botocore.validate import ParamValidator
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.transform import TransformSpec
 from airflow_dlaws.launchers.transform_request import transform_request
+from airflow_dlaws.local.demo import flights
 from airflow_dlaws.operators.batch_inference import BatchInferenceOperator
 
+ROOT = Path(__file__).parent.parent.parent.parent
+TRAIN = ROOT / "training_scripts" / "flight_delays" / "train.py"
 GOOD: dict[str, Any] = {
     "task_id": "score",
     "model_name": "flights",
@@ -82,3 +88,12 @@ def test_the_request_satisfies_the_service_model(changes: dict[str, Any]) -> Non
     request = {"TransformJobName": "n", "Tags": [], **transform_request(rendered(**changes), "flights")}
     assert ParamValidator().validate(request, shape).generate_report() == ""
     assert ("DataProcessing" in request) is bool(changes.get("join_input"))
+
+
+def test_the_template_s_columns_are_those_of_the_monthly_files_in_their_order() -> None:
+    """The flight model's features are the files' columns behind the label, and numbers unless --categorical says so."""
+    columns = runpy.run_path(str(ROOT / "dags" / "batch_score.py"))["COLUMNS"]
+    assert tuple(columns) == flights.FLIGHT_COLUMNS + flights.WEATHER_COLUMNS
+    categorical = re.search(r'"--categorical", default="([^"]+)"', TRAIN.read_text())
+    assert categorical is not None
+    assert {name for name, kind in columns.items() if kind == "text"} == set(categorical.group(1).split(","))

@@ -93,13 +93,19 @@ def test_objects_that_are_not_split_have_no_records(scoring: ScoringTask) -> Non
     assert (result["objects"], result["records"], result["counts"]) == (2, None, {})
 
 
-def test_a_retry_adopts_the_running_job_and_the_finished_one(scoring: ScoringTask) -> None:
-    first = scoring.defer()
-    again = scoring.defer(task=scoring.task(try_number=2))
+def test_a_retry_adopts_the_running_job(scoring: ScoringTask, forever: dict[str, Any]) -> None:
+    first = scoring.defer(**forever)
+    again = scoring.defer(task=scoring.task(try_number=2), **forever)
     assert again.trigger.reference == first.trigger.reference
-    assert scoring.resume(again)["adopted"] is True
-    result = scoring.operator().execute(scoring.task(try_number=3).context)
-    assert (result["adopted"], scoring.jobs()) == (True, ["Completed"])
+    assert again.kwargs["submission"]["adopted"] is True
+    assert scoring.jobs() == ["InProgress"]
+    scoring.sagemaker.stop_transform_job(TransformJobName=first.trigger.reference.name)
+
+
+def test_a_retry_that_finds_the_job_finished_does_not_wait(scoring: ScoringTask) -> None:
+    scoring.score()
+    result = scoring.operator().execute(scoring.task(try_number=2).context)
+    assert (result["adopted"], result["records"], scoring.jobs()) == (True, 3, ["Completed"])
 
 
 def test_a_cleared_task_scores_anew_and_stops_the_job_before(scoring: ScoringTask, forever: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
-"""The command line: `dlaws local up|status|down`, `dlaws demo`. Each group registers itself with a small function."""
+"""The command line: `dlaws local`, `dlaws demo`, `dlaws templates`. Each group has a small function here."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,22 @@ def register_demo(commands: Commands) -> None:
     add_arguments(commands.add_parser("demo", help="the whole loop on this machine: train, drift, retrain, roll out"))
 
 
+def register_templates(commands: Commands) -> None:
+    """Add `dlaws templates`."""
+    group = commands.add_parser("templates", help="the template DAGs and training scripts of this version")
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="say what there is")
+    listing.set_defaults(run=_templates_list)
+    copy = actions.add_parser("copy", help="copy them to a folder, to change them and keep them")
+    copy.add_argument("folder", type=Path, help="gets dags/ and training_scripts/; may lie in Airflow's DAGs folder")
+    copy.add_argument("--force", action="store_true", help="overwrite files that differ from the templates")
+    copy.set_defaults(run=_templates_copy)
+    for action in actions.choices.values():
+        action.add_argument("--json", action="store_true", help="print JSON")
+
+
 #: New groups of commands are added here.
-GROUPS: list[Callable[[Commands], None]] = [register_local, register_demo]
+GROUPS: list[Callable[[Commands], None]] = [register_local, register_demo, register_templates]
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +134,24 @@ def _local_down(chosen: argparse.Namespace) -> int:
     aws = LocalAws(chosen.state_dir)
     ran = aws.stop()
     _show(chosen, {"ran": ran}, "ended" if ran else f"no local AWS ran in {aws.state_dir}")
+    return 0
+
+
+def _templates_list(chosen: argparse.Namespace) -> int:
+    from airflow_dlaws.template_files import template_files
+
+    rows = [{"path": file.path, "bytes": len(file.content), "summary": file.summary} for file in template_files()]
+    _show(chosen, {"files": rows}, "\n".join(f"{row['path']}  {row['summary']}".rstrip() for row in rows))
+    return 0
+
+
+def _templates_copy(chosen: argparse.Namespace) -> int:
+    from airflow_dlaws.template_files import copy_templates
+
+    states = copy_templates(chosen.folder, force=chosen.force)
+    counts = Counter(states.values())
+    text = ", ".join(f"{count} files {state}" for state, count in sorted(counts.items()))
+    _show(chosen, {"folder": str(chosen.folder.resolve()), "files": states}, f"{chosen.folder}: {text}")
     return 0
 
 

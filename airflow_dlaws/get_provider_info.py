@@ -50,6 +50,7 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "bundles": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_dlaws.bundles"]}],
         "extra-links": [
             "airflow_dlaws.links.aws.ConsoleLink",
             "airflow_dlaws.links.aws.LogsLink",

@@ -26,7 +26,7 @@ SHARED = {"operators.base", "operators.job", "sensors.base"}
 
 
 def named_modules() -> Iterator[str]:
-    for kind in ("operators", "sensors", "hooks", "triggers"):
+    for kind in ("operators", "sensors", "hooks", "triggers", "bundles"):
         for entry in INFO[kind]:
             yield from entry["python-modules"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_dlaws.local.airflow_stack import LocalAirflow, stop_recorded
 from airflow_dlaws.local.leftovers import end_everything
 from airflow_dlaws.local.process import LocalAws
-from airflow_dlaws.local.templates import templates_folder
+from airflow_dlaws.template_files import templates_folder
 
 BUCKET = "dlaws-demo"
 ENDPOINT = "flight-delays"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from airflow import __version__ as _airflow_version
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context, Param
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -28,12 +29,43 @@ except ImportError:  # 3.0
 #: Airflow 3.3 calls `BaseTrigger.on_kill` when a user acts on a deferred task; older versions only cancel the trigger.
 TRIGGER_HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
+#: Seen in 3.0.6, not in 3.2.1: the API server answers 422 to an XCom that is null (the worker sends it no body).
+REFUSES_NULL_XCOMS = tuple(int(part) for part in _airflow_version.split(".")[:2]) < (3, 2)
+
 #: `next_method` of a task that is resumed only to fail, because its trigger timed out or crashed.
 FAILED_TRIGGER_METHOD = "__fail__"
 #: The error such a task is given where the time of its deferral is over.
 TRIGGER_TIMED_OUT = "Trigger timeout"
 
 T = TypeVar("T")
+
+
+def deployment_url() -> str:
+    """Return the base URL of this deployment's API server; empty where none is configured."""
+    try:  # 3.2 and later
+        from airflow.sdk.configuration import conf
+    except ImportError:
+        from airflow.configuration import conf
+    return conf.get("api", "base_url", fallback="") or ""
+
+
+def without_null_outputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an operator's arguments; where null XComs are refused, fields of its result that are None are left out.
+
+    `task.output["field"]` is None then all the same, as for every XCom that is not there.
+    """
+    if not REFUSES_NULL_XCOMS:
+        return dict(arguments)
+    given = arguments.get("post_execute")
+
+    def leave_out_nulls(context: Context, result: Any = None) -> None:
+        if isinstance(result, dict):
+            for name in [name for name, value in result.items() if value is None]:
+                del result[name]
+        if given is not None:
+            given(context, result)
+
+    return {**arguments, "post_execute": leave_out_nulls}
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -91,5 +123,7 @@ __all__ = [
     "PokeReturnValue",
     "TriggerEvent",
     "cancelled_by_user",
+    "deployment_url",
     "in_thread",
+    "without_null_outputs",
 ]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from airflow_dlaws._compat import AirflowException, AirflowFailException, Context
+from airflow_dlaws._compat import AirflowException, AirflowFailException, Context, deployment_url
 from airflow_dlaws.errors import DlawsError, SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
 from airflow_dlaws.jobs.identity import TaskIdentity
@@ -43,8 +43,6 @@ class AwsConnected:
 
 def identity_of(context: Context) -> TaskIdentity:
     """Return who is asking: the same for every retry of a task instance, another one after a clear."""
-    from airflow.sdk.configuration import conf
-
     ti = context["ti"]
     return TaskIdentity(
         dag_id=ti.dag_id,
@@ -52,7 +50,7 @@ def identity_of(context: Context) -> TaskIdentity:
         task_id=ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
         clear_marker=ti.max_tries,
-        deployment=conf.get("api", "base_url", fallback="") or "",
+        deployment=deployment_url(),
     )
 
 

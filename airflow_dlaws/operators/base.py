@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_dlaws._compat import BaseOperator
+from airflow_dlaws._compat import BaseOperator, without_null_outputs
 from airflow_dlaws.hooks.task import AwsConnected, airflow_errors, held_back, identity_of, run_of
 
 __all__ = ["DlawsOperator", "airflow_errors", "held_back", "identity_of", "run_of"]
@@ -31,7 +31,7 @@ class DlawsOperator(AwsConnected, BaseOperator):
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(multiple_outputs=multiple_outputs, **without_null_outputs(kwargs))
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify

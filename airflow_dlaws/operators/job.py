@@ -105,10 +105,10 @@ class JobOperator(DlawsOperator):
                 self._defer(submission, deadline)
             return self._finish(context, submission, self._wait(submission.reference, deadline))
 
-    def resume(self, context: Context, event: Mapping[str, Any], submission: Mapping[str, Any]) -> Any:
-        """Go on after the trigger has fired."""
+    def resume(self, context: Context, event: Mapping[str, Any], submission: Mapping[str, Any] | None = None) -> Any:
+        """Go on after the trigger has fired. `dag.test()` drops the arguments of a deferral: an XCom has them too."""
         with airflow_errors(), self._no_job_left_behind(context):
-            known = from_json(Submission, submission)
+            known = from_json(Submission, submission or self._stored_submission(context) or {})
             self._job = known.reference
             return self._finish(context, known, self._final_status(known.reference, from_json(JobEvent, event)))
 

@@ -29,6 +29,7 @@ from airflow_dlaws.triggers.drift import UnreadCaptureTrigger
 
 #: Seconds after which a worker looks at the endpoint again: another model may be in service, captured elsewhere.
 _LONGEST_WAIT = 3600.0
+_DEADLINE_XCOM = "dlaws_deadline"
 
 
 class DriftSensor(DlawsSensor):
@@ -139,10 +140,15 @@ class DriftSensor(DlawsSensor):
             with airflow_errors():
                 self._end_without_drift(self._watch(context)[1].advance(_now))
 
-    def resume(self, context: Context, event: Mapping[str, Any], deadline: float) -> Any:
-        """Go on after the trigger has fired."""
+    def resume(self, context: Context, event: Mapping[str, Any], deadline: float | None = None) -> Any:
+        """Go on after the trigger has fired. `dag.test()` drops a deferral's arguments: an XCom has them too."""
         if event.get("status") == "trouble":
             self.log.warning("The triggerer could not list captured files: %s", event.get("message"))
+        if deadline is None:
+            identity = identity_of(context)
+            deadline = float(
+                context["ti"].xcom_pull(task_ids=identity.task_id, key=_DEADLINE_XCOM, map_indexes=identity.map_index)
+            )
         return self._advance_or_defer(context, deadline)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -161,6 +167,7 @@ class DriftSensor(DlawsSensor):
                 return self._tell(context, state)
             if time.time() >= deadline:
                 self._end_without_drift(state)
+        context["ti"].xcom_push(key=_DEADLINE_XCOM, value=deadline)
         trigger = UnreadCaptureTrigger(
             connection=to_json(self.connection),
             capture_s3_uri=str(watched.capture),

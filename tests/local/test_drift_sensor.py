@@ -122,7 +122,7 @@ def test_drift_is_waited_for_found_and_told(scene):
     assert from_json(DriftReport, report).window.rows == 1200
     page = ObjectStore(scene.s3).read(S3Uri.parse(summary["report_html_uri"]))
     assert page.count(b"<svg") == 3
-    assert task.pushed  # the link to the report
+    assert "_link_ReportLink" in task.pushed
 
 
 def test_healthy_traffic_ends_skipped_and_emits_nothing(scene):
@@ -134,6 +134,15 @@ def test_healthy_traffic_ends_skipped_and_emits_nothing(scene):
     assert context["outlet_events"][ASSET].extra == {}
     with pytest.raises(AirflowFailException, match=r"the largest effect was 0\.0"):
         scene.sensor(timeout=0, on_timeout="fail").execute(context_of(RunningTask()))
+
+
+def test_a_sensor_that_is_resumed_by_dag_test_keeps_its_deadline(scene):
+    # dag.test() hands on the event alone.
+    sensor, context = scene.sensor(), context_of(RunningTask())
+    deferred = waits(sensor, context)
+    with pytest.raises(TaskDeferred) as again:
+        sensor.resume(context, {"status": "unread"})
+    assert again.value.kwargs == deferred.kwargs
 
 
 def test_no_traffic_at_all_is_skipped_with_a_sentence(scene):

@@ -252,6 +252,15 @@ def test_a_triggerer_that_restarts_goes_on_with_the_same_job(training: Training)
     assert training.jobs() == ["Completed"]
 
 
+def test_a_task_that_is_resumed_by_dag_test_finds_its_job(training: Training) -> None:
+    deferred = training.defer()
+    payload = asyncio.run(event_of(trigger_of(deferred)))
+    # dag.test() hands on the event alone.
+    result = training.operator().resume_execution(deferred.method_name, {"event": payload}, training.task().context)
+    assert from_json(TrainingResult, result).job_name == deferred.trigger.reference.name
+    assert training.jobs() == ["Completed"]
+
+
 def test_throttling_slows_the_trigger_down_and_fails_nothing(
     training: Training, local_aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-down compose-env test bench-backfill check format lock clean
+.PHONY: help install demo demo-down compose-env test bench-backfill check matrix format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,10 @@ check: install ## Formatting, lint, types, import layers, size budgets
 
 bench-%: install ## A benchmark: bench-sweep [SEED=0] and others in benchmarks/
 	$(BIN)/python benchmarks/$(subst -,_,$*).py $(if $(SEED),--seed $(SEED)) $(if $(DATASET),--dataset $(DATASET))
+
+# One version: make matrix ONLY=3.2.1. Needs Python 3.12 (on the PATH, from pyenv, or named in PYTHON312) and pip or uv.
+matrix: install ## Install the wheel on every Airflow supported (MWAA's too) and run the loop there
+	$(BIN)/python -m scripts.matrix $(if $(ONLY),--only $(ONLY))
 
 format: install ## Format the code
 	$(BIN)/ruff format .

@@ -1,8 +1,7 @@
 """A private Airflow on this machine: the four components as separate processes, for the demo and the tests.
 
 Each component is a process session of its own, so that everything it forks can be found and ended: Airflow's own
-`standalone` leaves orphans behind that hold the ports. Nothing here imports Airflow; it runs the `airflow` program of
-the current Python.
+`standalone` leaves orphans behind that hold the ports. Nothing here imports Airflow; it runs `python -m airflow`.
 """
 
 from __future__ import annotations
@@ -31,12 +30,21 @@ class LocalAirflow:
     :param home: AIRFLOW_HOME; everything Airflow writes lies below it.
     :param dags_folders: folders with DAG files; each becomes a bundle.
     :param environment: more variables for every component (the local AWS's addresses, DAG defaults).
+    :param python: the Python whose Airflow it is; by default the one that runs this.
     """
 
-    def __init__(self, home: Path, dags_folders: Mapping[str, Path], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        dags_folders: Mapping[str, Path],
+        environment: Mapping[str, str],
+        *,
+        python: str = sys.executable,
+    ) -> None:
         self.home = home.resolve()
         self._dags_folders = {name: folder.resolve() for name, folder in dags_folders.items()}
         self._extra = dict(environment)
+        self._program = [python, "-m", "airflow"]
         self._sessions: dict[str, Session] = {}
         self.url = ""
 
@@ -63,7 +71,7 @@ class LocalAirflow:
         """Start (again) one of `COMPONENTS`."""
         with (self.home / f"{component}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*_airflow_program(), component],
+                [*self._program, component],
                 env=self._environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -79,13 +87,18 @@ class LocalAirflow:
         end_sessions([self._sessions.pop(component)], grace_s=0)
         self._write_record()
 
+    def end_component(self, component: str) -> None:
+        """End one component as a deployment does (SIGTERM), and wait until it is gone."""
+        end_sessions([self._sessions.pop(component)], grace_s=20)
+        self._write_record()
+
     def run(self, *arguments: str) -> str:
         """Run an `airflow` command to its end; return what it printed.
 
         :raises RuntimeError: it failed.
         """
         done = subprocess.run(
-            [*_airflow_program(), *arguments], env=self._environment, cwd=self.home, capture_output=True, text=True
+            [*self._program, *arguments], env=self._environment, cwd=self.home, capture_output=True, text=True
         )
         if done.returncode:
             raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -175,7 +188,3 @@ def stop_recorded(home: Path) -> bool:
     end_sessions([Session.from_json(row) for row in json.loads(record.read_text())], grace_s=5)
     record.unlink()
     return True
-
-
-def _airflow_program() -> list[str]:
-    return [sys.executable, "-m", "airflow"]

@@ -1,0 +1,106 @@
+"""What becomes of a deferred task's job when people and machines interfere, in a real Airflow of the tested version.
+
+Before Airflow 3.3 nobody calls a trigger's `on_kill`: the trigger that is cancelled must find out itself whether a
+person acted or the triggerer restarts. Deleting the run is an act that nothing but the trigger can hear; marking the
+task failed is heard by the plugin too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from airflow_dlaws.local.airflow_api import wait_until
+from airflow_dlaws.local.airflow_stack import LocalAirflow
+from airflow_dlaws.local.process import LocalAws
+from scripts.matrix.airflow_home import CheckFailed
+from scripts.matrix.environments import Environment
+from scripts.matrix.targets import ROOT
+
+DAG = "train_deferred"
+_LIMIT_S = 60.0
+
+
+def kill_checks(environment: Environment, aws: LocalAws, home: Path, bucket: str) -> dict[str, Any]:
+    """Start that Airflow with the DAG of the tests; return the seconds from each act to the stopped job.
+
+    :raises CheckFailed: a job was not stopped, or was stopped by a mere restart.
+    """
+    variables = {
+        **aws.environment(),
+        "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
+        "DLAWS_BUCKET": bucket,
+    }
+    folders = {"tests": ROOT / "tests" / "airflow" / "dags"}
+    stack = LocalAirflow(home, folders, variables, python=environment.python)
+    try:
+        stack.start()
+        stack.api.wait_for_dags({DAG}, limit_s=_LIMIT_S)
+        stack.api.unpause(DAG)
+        act = KillActs(stack, aws)
+        return {
+            "run_deleted": act.seconds_to_stop(act.delete_run),
+            "marked_failed": act.seconds_to_stop(act.mark_failed),
+            "triggerer_restarted": act.restart_triggerer(),
+        }
+    except (TimeoutError, RuntimeError) as error:
+        raise CheckFailed(f"{error}\n{stack.tail('triggerer', 60)}") from error
+    finally:
+        stack.stop()
+
+
+class KillActs:
+    """What is done to a deferred task, and what its job says to that."""
+
+    def __init__(self, stack: LocalAirflow, aws: LocalAws) -> None:
+        self._stack, self._sagemaker = stack, aws.client("sagemaker")
+
+    def seconds_to_stop(self, act: Callable[[str], None]) -> float:
+        """Start a run, do something to it once its trigger runs, and wait until its job is stopped."""
+        run_id, job = self._deferred_run()
+        act(run_id)
+        started = time.monotonic()
+        self._wait(lambda: self._status(job) in ("Stopping", "Stopped"), f"{act.__name__}: job {job} is being stopped")
+        return round(time.monotonic() - started, 1)
+
+    def mark_failed(self, run_id: str) -> None:
+        """Mark the task failed, as the UI does."""
+        self._stack.api.set_task_state(DAG, run_id, "train", "failed")
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete the run, as the UI does."""
+        self._stack.api.call("DELETE", f"/dags/{DAG}/dagRuns/{quote(run_id)}")
+
+    def restart_triggerer(self) -> str:
+        """End the triggerer in good order and start it again; return how the job ends.
+
+        :raises CheckFailed: the job was stopped, or the run is not green.
+        """
+        run_id, job = self._deferred_run()
+        self._stack.end_component("triggerer")
+        self._stack.start_component("triggerer")
+        state = self._stack.api.wait_for_run(DAG, run_id, limit_s=3 * _LIMIT_S)
+        if (state, self._status(job)) != ("success", "Completed"):
+            raise CheckFailed(f"after a restart of the triggerer the run is {state}, its job {self._status(job)}")
+        return self._status(job)
+
+    def _deferred_run(self) -> tuple[str, str]:
+        """Start a run; return its id and its job's name once the triggerer has taken the trigger up."""
+        run_id = self._stack.api.trigger(DAG)
+        self._wait(lambda: self._taken_up(run_id), "the triggerer has taken the trigger up")
+        job = self._stack.api.xcom(DAG, run_id, "train", "dlaws_job")["reference"]["name"]
+        self._wait(lambda: self._status(job) == "InProgress", f"job {job} is running")
+        return run_id, str(job)
+
+    def _taken_up(self, run_id: str) -> bool:
+        task = self._stack.api.tasks(DAG, run_id).get("train", {})
+        return bool(task.get("state") == "deferred" and (task.get("trigger") or {}).get("triggerer_id"))
+
+    def _status(self, job: str) -> str:
+        return str(self._sagemaker.describe_training_job(TrainingJobName=job)["TrainingJobStatus"])
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        wait_until(condition, limit_s=_LIMIT_S, what=what, every_s=0.2)

@@ -106,24 +106,8 @@ async def cancelled_by_user(task_instance: Any) -> bool:
 
 
 __all__ = [
-    "FAILED_TRIGGER_METHOD",
-    "TRIGGER_HAS_ON_KILL",
-    "TRIGGER_TIMED_OUT",
-    "AirflowException",
-    "AirflowFailException",
-    "AirflowSensorTimeout",
-    "AirflowSkipException",
-    "Asset",
-    "BaseOperator",
-    "BaseOperatorLink",
-    "BaseSensorOperator",
-    "BaseTrigger",
-    "Context",
-    "Param",
-    "PokeReturnValue",
-    "TriggerEvent",
-    "cancelled_by_user",
-    "deployment_url",
-    "in_thread",
-    "without_null_outputs",
-]
+    "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
+    "AirflowFailException", "AirflowSensorTimeout", "AirflowSkipException", "Asset", "BaseOperator",
+    "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param", "PokeReturnValue",
+    "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "without_null_outputs",
+]  # fmt: skip

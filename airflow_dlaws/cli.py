@@ -146,7 +146,7 @@ def _templates_list(chosen: argparse.Namespace) -> int:
 
 
 def _templates_copy(chosen: argparse.Namespace) -> int:
-    from airflow_dlaws.template_files import copy_templates
+    from airflow_dlaws.template_copies import copy_templates
 
     states = copy_templates(chosen.folder, force=chosen.force)
     counts = Counter(states.values())

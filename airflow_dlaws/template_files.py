@@ -1,4 +1,4 @@
-"""The template DAGs and training scripts: where they lie, and copies of them for those who want to change them.
+"""The template DAGs and training scripts: where they lie, and what files they are.
 
 They lie beside the package in a checkout, and inside it in an installed wheel. Nothing here runs or imports them.
 """
@@ -6,7 +6,6 @@ They lie beside the package in a checkout, and inside it in an installed wheel. 
 from __future__ import annotations
 
 import ast
-import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,10 @@ from airflow_dlaws.errors import SpecificationError
 
 #: The folders stay side by side in every copy: a DAG names its scripts by "../training_scripts/NAME".
 FOLDERS = ("dags", "training_scripts")
-#: Keeps the DAG processor away from the scripts where the copy lies in Airflow's DAGs folder.
+#: Keeps the DAG processor away from the scripts where a copy lies in Airflow's DAGs folder.
 IGNORE_FILE, IGNORED = ".airflowignore", b"training_scripts/\n"
 
 _PACKAGE = Path(__file__).parent
-
-
-class CopyState(enum.StrEnum):
-    """What became of one file of a copy."""
-
-    WRITTEN = "written"
-    #: It was there already, byte for byte.
-    UNCHANGED = "unchanged"
-    #: It was there with another content (`force`).
-    OVERWRITTEN = "overwritten"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,39 +51,6 @@ def template_files() -> list[TemplateFile]:
     """Return all template files, those of `dags` first, and the file that hides the scripts from Airflow last."""
     found = [each for name in FOLDERS for each in _files_below(templates_folder(name))]
     return [*found, TemplateFile(path=IGNORE_FILE, content=IGNORED)]
-
-
-def copy_templates(target: Path, *, force: bool = False) -> dict[str, CopyState]:
-    """Copy all template files below `target`; return what became of each, by its path.
-
-    :param force: overwrite files that differ from the templates.
-    :raises SpecificationError: files differ and `force` is not set, or `target` cannot be written to. Nothing has been
-        overwritten then.
-    """
-    files = template_files()
-    plan = {file.path: _state(target / file.path, file) for file in files}
-    changed = sorted(path for path, state in plan.items() if state is CopyState.OVERWRITTEN)
-    if changed and not force:
-        raise SpecificationError(
-            f"{target} has other versions of {changed}: nothing was copied. Compare them with a copy in another "
-            "folder, or overwrite them with --force"
-        )
-    try:
-        for file in files:
-            if plan[file.path] is not CopyState.UNCHANGED:
-                place = target / file.path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(file.content)
-    except OSError as error:
-        raise SpecificationError(f"cannot copy the templates to {target}: {error}") from error
-    return plan
-
-
-def _state(place: Path, file: TemplateFile) -> CopyState:
-    if not place.exists():
-        return CopyState.WRITTEN
-    same = place.is_file() and place.read_bytes() == file.content
-    return CopyState.UNCHANGED if same else CopyState.OVERWRITTEN
 
 
 def _files_below(folder: Path) -> Iterator[TemplateFile]:

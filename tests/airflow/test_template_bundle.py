@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_dlaws.template_files import copy_templates
+from airflow_dlaws.template_copies import copy_templates
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = {path.stem for path in (ROOT / "dags").glob("*.py")}

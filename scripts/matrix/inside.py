@@ -51,7 +51,7 @@ def loop(path: str, conf: str) -> dict[str, Any]:
     except ImportError:
         from airflow.models.dagbag import DagBag
 
-    dag = DagBag(path, include_examples=False).dags[Path(path).stem]
+    dag = DagBag(path).dags[Path(path).stem]
     started = time.monotonic()
     run = dag.test(run_conf=json.loads(conf))
     tasks = {instance.task_id: str(instance.state) for instance in run.get_task_instances()}

@@ -25,6 +25,7 @@ MWAA = PACKAGE.parent / "mwaa"
 #: Actions of operations that are authorised under another name, or need more than their own.
 NEEDS = {
     "s3:ListObjectsV2": {"s3:ListBucket"},
+    "s3:ListObjectVersions": {"s3:ListBucketVersions"},
     "s3:HeadBucket": {"s3:ListBucket"},
     "s3:HeadObject": {"s3:GetObject"},
     "s3:CopyObject": {"s3:GetObject", "s3:PutObject"},

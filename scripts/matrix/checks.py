@@ -60,6 +60,7 @@ def _steps(row: dict[str, Any], environment: Environment, work: Path, cache: Pat
     with LocalAws(work / "aws", time_scale=_TIME_SCALE) as aws:
         s3 = aws.client("s3")
         s3.create_bucket(Bucket=BUCKET)
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         files = flights.monthly_files(cache)
         flights.upload(s3, BUCKET, {month: files[month] for month in MONTHS})
         row["loop"] = _loop(environment, work / "bundle", aws)

@@ -154,6 +154,13 @@ def misses(ours: Run, peer: Run, trials: int) -> list[str]:
     return found
 
 
+def save(name: str, document: dict[str, Any]) -> None:
+    """Put this run beside those of other seeds."""
+    RESULT.parent.mkdir(exist_ok=True)
+    kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps({**kept, name: document}, indent=1, sort_keys=True) + "\n")
+
+
 def main() -> int:
     """Run both, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,9 +178,8 @@ def main() -> int:
         print("| " + " | ".join(str(row[name]) for name in columns) + " |")
     found = misses(ours, peer, chosen.trials)
     share = round(ours.result.billable_seconds / peer.result.billable_seconds, 3)
-    document = {"date": datetime.now(UTC).date().isoformat(), "seed": chosen.seed, "share_of_cost": share}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({**document, "runs": rows, "misses": found}, indent=1) + "\n")
+    document = {"date": datetime.now(UTC).date().isoformat(), "share_of_cost": share, "runs": rows, "misses": found}
+    save(f"seed {chosen.seed}, {chosen.trials} trials", document)
     print(f"{share:.0%} of the peer's billable seconds" + "".join(f"\nMISSED: {miss}" for miss in found))
     return 1 if found else 0
 

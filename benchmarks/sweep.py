@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -167,6 +168,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=16)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     conf = {"seed": chosen.seed, "max_trials": chosen.trials, "parallel_trials": PARALLEL}
     with stage(ROOT / ".dlaws" / "bench-sweep") as here:
         ours = here.run("sweep: TPE + halving", conf, kill_after=chosen.trials // 3)

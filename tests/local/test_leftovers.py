@@ -114,7 +114,8 @@ def test_a_process_id_that_was_used_again_is_left_alone(tmp_path: Path) -> None:
 def test_the_server_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys; from airflow_dlaws.local.process import LocalAws\n"
-        "aws = LocalAws(pathlib.Path(sys.argv[1])); aws.start(); print(aws.endpoint_url); os.kill(os.getpid(), 9)"
+        "aws = LocalAws(pathlib.Path(sys.argv[1])); aws.start(); print(aws.endpoint_url, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
     )
     started = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
     url = started.stdout.strip()

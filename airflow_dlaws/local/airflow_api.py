@@ -89,6 +89,24 @@ class AirflowApi:
         answer = self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})
         return str(answer["dag_run_id"])
 
+    def backfill(self, request: Mapping[str, Any]) -> int:
+        """Create a backfill from the body that the API takes; return its id.
+
+        With SQLite, Airflow answers "Database is locked" while the scheduler writes: asked again, for half a minute.
+        """
+        created: list[int] = []
+
+        def accepted() -> bool:
+            try:
+                created.append(int(self.call("POST", "/backfills", dict(request))["id"]))
+            except RuntimeError as error:
+                if "Database is locked" not in str(error):
+                    raise
+            return bool(created)
+
+        wait_until(accepted, limit_s=30, what=f"a backfill of {request.get('dag_id')} is created")
+        return created[0]
+
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of a DAG, oldest first."""
         return list(self.call("GET", f"/dags/{dag_id}/dagRuns", order_by="run_after", limit=100)["dag_runs"])

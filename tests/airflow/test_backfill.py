@@ -55,22 +55,7 @@ class History:
         """Run a backfill over months through the REST API, to its end; return its runs, the oldest first."""
         conf = {**FORM, "bucket": self.bucket}
         body = {"dag_id": self.dag, "from_date": start(first), "to_date": start(last), "dag_run_conf": conf, **options}
-        return self.wait(first, last, self.create(body))
-
-    def create(self, body: Mapping[str, Any]) -> int:
-        """Create a backfill; while the scheduler writes to SQLite, Airflow refuses to, and asks for PostgreSQL."""
-        created: list[int] = []
-
-        def accepted() -> bool:
-            try:
-                created.append(self.api.call("POST", "/backfills", body)["id"])
-            except RuntimeError as error:
-                if "Database is locked" not in str(error):
-                    raise
-            return bool(created)
-
-        wait_until(accepted, limit_s=30, what="the backfill is created")
-        return created[0]
+        return self.wait(first, last, self.api.backfill(body))
 
     def backfill_by_command(self, first: str, last: str, *options: str) -> list[str]:
         """Do the same with `airflow backfill create`."""

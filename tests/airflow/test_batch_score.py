@@ -128,7 +128,7 @@ def test_each_run_scores_its_own_month(airflow: LocalAirflow, flights: Flights) 
     flights.serve()
     airflow.api.unpause(DAG_ID)
     airflow.api.trigger(DAG_ID, {**approved, "month": "2013-03"})
-    airflow.api.call("POST", "/backfills", backfill)
+    airflow.api.backfill(backfill)
     for run_type, count in (("manual", 1), ("backfill", 2), ("scheduled", 1)):
         green(airflow, run_type, count)
     assert [len(flights.scores(month)) for month in ("2013-01", "2013-02", "2013-03", due)] == [100, 200, 300, 400]

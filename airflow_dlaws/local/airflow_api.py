@@ -94,18 +94,30 @@ class AirflowApi:
 
         With SQLite, Airflow answers "Database is locked" while the scheduler writes: asked again, for half a minute.
         """
-        created: list[int] = []
+        return int(self._unlocked("POST", "/backfills", dict(request))["id"])
 
-        def accepted() -> bool:
+    def end_backfill(self, backfill_id: int) -> None:
+        """End a backfill whose runs have ended; Airflow's timer does so within a minute, and may have come first."""
+        try:
+            self._unlocked("PUT", f"/backfills/{backfill_id}/cancel")
+        except RuntimeError as error:
+            if "already completed" not in str(error):
+                raise
+
+    def _unlocked(self, method: str, path: str, body: Any = None) -> Any:
+        """Call until SQLite is not locked by the scheduler."""
+        answers: list[Any] = []
+
+        def answered() -> bool:
             try:
-                created.append(int(self.call("POST", "/backfills", dict(request))["id"]))
+                answers.append(self.call(method, path, body))
             except RuntimeError as error:
-                if "Database is locked" not in str(error):
+                if "database is locked" not in str(error).lower():
                     raise
-            return bool(created)
+            return bool(answers)
 
-        wait_until(accepted, limit_s=30, what=f"a backfill of {request.get('dag_id')} is created")
-        return created[0]
+        wait_until(answered, limit_s=30, what=f"{method} {path} is answered")
+        return answers[0]
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of a DAG, oldest first."""

@@ -71,7 +71,7 @@ class History:
         for run in runs:
             state = self.api.wait_for_run(self.dag, run["dag_run_id"], limit_s=120 * COUNT)
             assert state == "success", self.why(run["dag_run_id"])
-        self.api.call("PUT", f"/backfills/{backfill_id}/cancel")
+        self.api.end_backfill(backfill_id)
         return [run["dag_run_id"] for run in runs]
 
     def runs(self) -> list[dict[str, Any]]:

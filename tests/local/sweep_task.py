@@ -27,9 +27,12 @@ parser.add_argument("--rate", type=float, default=0.1)
 parser.add_argument("--mood", default="good")
 parser.add_argument("--epochs", type=int, default=4)
 parser.add_argument("--seconds", type=float, default=0.1)
+parser.add_argument("--gate", help="a file to wait for before the first epoch")
 options = parser.parse_args()
 if options.mood == "raises":
     raise ValueError("the labels are empty")
+while options.gate and not os.path.exists(options.gate):
+    time.sleep(0.02)
 for epoch in range(1, options.epochs + 1):
     time.sleep(options.seconds)
     error = abs(math.log10(options.rate) + 1) + 1 / epoch

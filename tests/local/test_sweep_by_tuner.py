@@ -96,12 +96,15 @@ def test_a_tuning_job_gives_the_result_and_the_leaderboard_of_a_sweep(sweep: Tun
     assert f"best is trial {result.best_trial}" in page
 
 
-def test_a_retry_adopts_the_tuning_job(sweep: TunedTask) -> None:
-    first = sweep.defer()
-    second = sweep.defer(task=sweep.task(try_number=2))
+def test_a_retry_adopts_the_tuning_job(sweep: TunedTask, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"  # no trial ends before the second try has found the job at work
+    gated = {"hyperparameters": {"gate": str(gate)}}
+    first = sweep.defer(**gated)
+    second = sweep.defer(task=sweep.task(try_number=2), **gated)
     assert reference_of(second) == reference_of(first)
-    result = from_json(SweepResult, sweep.resume(second))
-    again = from_json(SweepResult, sweep.operator().execute(sweep.task(try_number=3).context))
+    gate.touch()
+    result = from_json(SweepResult, sweep.resume(second, **gated))
+    again = from_json(SweepResult, sweep.operator(**gated).execute(sweep.task(try_number=3).context))
     assert again == result
     assert sweep.states() == ["Completed"]
 

@@ -105,9 +105,21 @@ async def cancelled_by_user(task_instance: Any) -> bool:
         return False
 
 
+async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
+    """Set an XCom of a deferred task from its trigger; every version's triggerer takes it, none has a method for it."""
+    ti = task_instance
+
+    def push() -> None:
+        from airflow.sdk.execution_time.xcom import XCom
+
+        XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+
+    await in_thread(push)
+
+
 __all__ = [
     "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
     "AirflowFailException", "AirflowSensorTimeout", "AirflowSkipException", "Asset", "BaseOperator",
     "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param", "PokeReturnValue",
-    "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "without_null_outputs",
+    "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "push_xcom", "without_null_outputs",
 ]  # fmt: skip

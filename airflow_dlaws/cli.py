@@ -93,6 +93,8 @@ def _local_up(chosen: argparse.Namespace) -> int:
         port=chosen.port,
         time_scale=chosen.time_scale,
         images={pattern: Path(folder) for pattern, folder in chosen.image},
+        spot_price=chosen.spot_price,
+        prices=chosen.prices,
         tied=chosen.foreground,
     )
     if not chosen.foreground:

@@ -3,7 +3,8 @@
     DlawsError
       SpecificationError     what was asked for cannot work; raised before anything is paid for
       ServiceRefused         AWS said no, and will say no again
-      ServiceUnavailable     throttled, no capacity, an outage: trying again later can help
+      ServiceUnavailable     throttled, an outage: trying again later can help
+        NoCapacity           no instances now, or the account's quota is in use
       IdentityConflict       the name that belongs to this task is taken by something else
       JobFailed              a job ended, and did not succeed
       OutcomeUnacceptable    measured, and bad: drifted data, a worse model, a rolled-back endpoint
@@ -35,6 +36,10 @@ class ServiceUnavailable(DlawsError):
     """AWS could not serve a request now: throttling, missing capacity, an outage."""
 
     permanent = False
+
+
+class NoCapacity(ServiceUnavailable):
+    """There are no instances to be had now, or other jobs use up the account's quota."""
 
 
 class IdentityConflict(DlawsError):

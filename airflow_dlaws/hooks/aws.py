@@ -14,9 +14,12 @@ from functools import cached_property
 from typing import Any
 
 from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.launchers.prices import PRICING_REGION
 
 #: Adaptive mode slows down when throttled instead of failing; 10 attempts outlast a minute of throttling.
 _RETRIES = {"mode": "adaptive", "max_attempts": 10}
+#: Prices are good to have and nothing waits for them: a network without a way to this service must not hold up a task.
+_HASTE = {"connect_timeout": 3, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,12 @@ class AwsClients:
 
         connection = self.connection
         options = {"retries": _RETRIES, **(connection.botocore_config or {})}
+        if service == "pricing":
+            options |= _HASTE
         return AwsBaseHook(
             aws_conn_id=connection.aws_conn_id,
             client_type=service,
-            region_name=connection.region_name,
+            region_name=PRICING_REGION if service == "pricing" else connection.region_name,
             verify=connection.verify,
             config=Config(**options),
         )

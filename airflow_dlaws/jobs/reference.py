@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from airflow_dlaws.jobs.failure import FailureKind
 from airflow_dlaws.jobs.phase import JobPhase, is_terminal
 
 
@@ -27,6 +28,9 @@ class JobStatus:
     :param detail: the service's finer status ("Downloading", "MaxRuntimeExceeded").
     :param artifact_uri: the model's archive; only said by the service once it is written.
     :param output_uri: the archive of SM_OUTPUT_DATA_DIR.
+    :param interruptions: how often the job's spot instances were taken away.
+    :param restarts: how often the service has begun it anew after a fault of its own (RetryStrategy).
+    :param failure: why it did not succeed, where the engine knows; else it is read from `reason` and `detail`.
     """
 
     phase: JobPhase
@@ -40,6 +44,9 @@ class JobStatus:
     artifact_uri: str | None = None
     output_uri: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    interruptions: int = 0
+    restarts: int = 0
+    failure: FailureKind | None = None
 
     @property
     def terminal(self) -> bool:
@@ -65,7 +72,13 @@ class Submission:
 class TrainingResult:
     """What a training task hands on through XCom.
 
-    :param billable_seconds: seconds billed for each instance (less than running time on spot machines).
+    :param billable_seconds: seconds billed for each instance (fewer than `training_seconds` on spot machines).
+    :param training_seconds: seconds for which each instance was at work.
+    :param spot_saving: share of the on-demand price that spot machines have saved, 1 - billable / training seconds;
+        None for a job on other machines.
+    :param interruptions: how often its spot machines were taken away.
+    :param cost_usd: estimate, by `cost_basis`, of the job named here; None where no price is known.
+    :param cost_basis: the arithmetic behind `cost_usd`, or why there is none.
     :param adopted: whether this try of the task found the job already there.
     :param attempts: jobs this task has started since it was last cleared.
     :param manifest_uri: the model's lineage, beside its artifact.
@@ -82,3 +95,8 @@ class TrainingResult:
     adopted: bool = False
     attempts: int = 1
     manifest_uri: str | None = None
+    training_seconds: int = 0
+    spot_saving: float | None = None
+    interruptions: int = 0
+    cost_usd: float | None = None
+    cost_basis: str = ""

@@ -77,6 +77,8 @@ class TrainingSpec:
     :param processes_per_instance: worker processes on each host, one per GPU; 1 on a CPU machine.
     :param max_runtime_s: seconds of running after which SageMaker itself stops the job.
     :param max_wait_s: seconds of waiting for spot machines plus running; at least `max_runtime_s`.
+    :param checkpoint_s3_uri: under it each task gets a folder of its own (`jobs/checkpoints.py`).
+    :param resume_on_clear: a cleared task goes on from its former checkpoints; without it, it begins at zero.
     :param metrics: names the script reports on its metric lines (`jobs/metric_line.py`).
     """
 
@@ -97,6 +99,7 @@ class TrainingSpec:
     spot: bool = False
     max_wait_s: int | None = None
     checkpoint_s3_uri: str | None = None
+    resume_on_clear: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +117,7 @@ class TrainingSpec:
             max_wait_s=self.max_wait_s,
             checkpoint_s3_uri=self.checkpoint_s3_uri,
         )
+        check_resume(self.resume_on_clear, self.checkpoint_s3_uri)
         if bool(self.subnets) != bool(self.security_group_ids):
             raise SpecificationError("subnets and security_group_ids belong together: give both, or neither")
         as_text = {key: hyperparameter_text(value) for key, value in self.hyperparameters.items()}
@@ -148,6 +152,15 @@ def check_spot(*, spot: bool, max_runtime_s: Any, max_wait_s: Any, checkpoint_s3
     if max_wait_s is None or (isinstance(max_runtime_s, int) and max_wait_s < max_runtime_s):
         raise SpecificationError(
             f"max_wait_s={max_wait_s!r} must be at least max_runtime_s={max_runtime_s} with spot=True"
+        )
+
+
+def check_resume(resume_on_clear: bool, checkpoint_s3_uri: Any) -> None:
+    """Refuse to go on from checkpoints that are nowhere."""
+    if resume_on_clear and not checkpoint_s3_uri:
+        raise SpecificationError(
+            "resume_on_clear=True without checkpoint_s3_uri: there is nothing to go on from. "
+            "Give checkpoint_s3_uri=s3://bucket/prefix, or leave resume_on_clear out"
         )
 
 

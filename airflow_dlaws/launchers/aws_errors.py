@@ -15,7 +15,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from airflow_dlaws.errors import DlawsError, ServiceRefused, ServiceUnavailable
+from airflow_dlaws.errors import DlawsError, NoCapacity, ServiceRefused, ServiceUnavailable
 
 #: Codes that mean "later", whatever HTTP status they come with.
 _PASSING = frozenset(
@@ -78,7 +78,7 @@ def _quota_error(action: str, text: str) -> DlawsError:
     """Tell a quota that is in use now from one that can never hold the request."""
     found = _QUOTA.search(text)
     if found and int(found.group(1)) >= int(found.group(3)):
-        return ServiceUnavailable(f"cannot {action} now, the account's quota is in use: {text}")
+        return NoCapacity(f"cannot {action} now, the account's quota is in use: {text}")
     return ServiceRefused(
         f"cannot {action}, the account's quota is too small: {text} "
         "Ask for more in the Service Quotas console, or use another instance type"

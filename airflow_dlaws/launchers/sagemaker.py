@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_dlaws.errors import DlawsError
+from airflow_dlaws.jobs.checkpoints import with_own_checkpoints
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.reference import Submission
 from airflow_dlaws.jobs.spec import TrainingSpec
@@ -54,6 +55,7 @@ class SageMakerLauncher(SageMakerJobs):
     def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the task's job, or adopt the one an earlier try has started; see the protocol for what it raises."""
         code = self.code_of(spec)
+        spec = with_own_checkpoints(spec, identity, str(code.location))
         order = JobOrder(
             request=training_request(spec, code.location),
             identity=identity,

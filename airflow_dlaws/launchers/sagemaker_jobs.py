@@ -7,6 +7,7 @@ the name is taken, describe, compare the digest in the tag, and adopt.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import IdentityConflict, JobFailed
+from airflow_dlaws.errors import IdentityConflict, JobFailed, ServiceUnavailable
 from airflow_dlaws.jobs.identity import NAME_LIMIT, TaskIdentity, digest_of
 from airflow_dlaws.jobs.outcome import Reuse, decide_reuse
 from airflow_dlaws.jobs.phase import JobPhase
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Jobs one task may start before it is cleared (after capacity failures and kills); far above any sane `retries`.
 ATTEMPT_LIMIT = 50
+#: Two minutes from SIGTERM to SIGKILL, then checkpoints and the model are uploaded.
+STOP_LIMIT_S = 600
+STOP_LOOK_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,11 @@ class JobOrder:
     def digest(self) -> str:
         """Of what the job does; code counts through its content-addressed location."""
         return digest_of(self.request)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the task's jobs go on from each other's checkpoints."""
+        return "CheckpointConfig" in self.request
 
 
 class SageMakerJobs:
@@ -155,7 +164,7 @@ class SageMakerJobs:
         store = ObjectStore(self._client("s3"))
         lives = TaskLives(store, order.root, order.identity, order.digest)
         if stop_former:
-            self._stop_former(lives)
+            self._stop_former(lives, keeps_checkpoints=order.keeps_checkpoints)
         for attempt, name in self._names(order):
             lives.note(name)
             arn = self._create(name, order, attempt)
@@ -164,6 +173,8 @@ class SageMakerJobs:
                 return Submission(reference=self.reference(name, arn), status=status, adopted=False, attempt=attempt)
             if found := self._adopt(name, order.digest, attempt):
                 return found
+            if order.keeps_checkpoints:
+                self._wait_until_ended(name)
         raise JobFailed(f"this task has started {ATTEMPT_LIMIT} jobs and none ended well: clear it to begin anew")
 
     def find(self, order: JobOrder) -> Submission | None:
@@ -185,13 +196,29 @@ class SageMakerJobs:
         attempts = range(1, ATTEMPT_LIMIT + 1)
         return [(attempt, name(order.digest, limit=limit, attempt=attempt)) for attempt in attempts]
 
-    def _stop_former(self, lives: TaskLives) -> None:
+    def _stop_former(self, lives: TaskLives, *, keeps_checkpoints: bool) -> None:
         """Stop what the task had started before it was cleared or changed, should it still run."""
         former = lives.former_job()
         if former is None or not self._exists(former):
             return
         if self.stop(self.reference(former, arn="")):
             log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
+        if keeps_checkpoints:
+            self._wait_until_ended(former)
+
+    def _wait_until_ended(self, name: str) -> None:
+        """Wait until a job that is being stopped has written its last checkpoint: the next one begins with it.
+
+        :raises ServiceUnavailable: it takes too long; a retry of the task waits on.
+        """
+        until = time.monotonic() + STOP_LIMIT_S
+        while not self.read_status(self.description(name)).terminal:
+            if time.monotonic() >= until:
+                raise ServiceUnavailable(
+                    f"{self.kind.noun} {name}, an earlier one of this task, has been stopping for {STOP_LIMIT_S} s and "
+                    "may still write checkpoints: a retry of the task looks again"
+                )
+            time.sleep(STOP_LOOK_S)
 
     def _create(self, name: str, order: JobOrder, attempt: int) -> str | None:
         """Create the job and return its ARN, or None where the name is taken."""

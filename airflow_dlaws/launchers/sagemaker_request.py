@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_dlaws.jobs.failure import INTERRUPTED, MAX_PENDING_TIME
 from airflow_dlaws.jobs.metric_line import metric_regex
 from airflow_dlaws.jobs.phase import SAGEMAKER_PHASES
 from airflow_dlaws.jobs.reference import JobStatus
@@ -46,10 +47,11 @@ def training_request(spec: TrainingSpec, code: S3Uri) -> dict[str, Any]:
 def job_status(answer: Mapping[str, Any]) -> JobStatus:
     """Read DescribeTrainingJob's answer."""
     output = answer.get("OutputDataConfig", {}).get("S3OutputPath", "").rstrip("/")
+    states = [row["Status"] for row in answer.get("SecondaryStatusTransitions", [])]
     return JobStatus(
         phase=SAGEMAKER_PHASES[answer["TrainingJobStatus"]],
         reason=answer.get("FailureReason", ""),
-        detail=answer.get("SecondaryStatus", ""),
+        detail=MAX_PENDING_TIME if _pended_too_long(answer) else answer.get("SecondaryStatus", ""),
         created_at=answer.get("CreationTime"),
         started_at=answer.get("TrainingStartTime"),
         ended_at=answer.get("TrainingEndTime"),
@@ -58,7 +60,18 @@ def job_status(answer: Mapping[str, Any]) -> JobStatus:
         artifact_uri=answer.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
         output_uri=f"{output}/{answer['TrainingJobName']}/output/output.tar.gz",
         metrics={row["MetricName"]: float(row["Value"]) for row in answer.get("FinalMetricDataList", [])},
+        interruptions=states.count(INTERRUPTED),
+        restarts=states.count("Restarting"),
     )
+
+
+def _pended_too_long(answer: Mapping[str, Any]) -> bool:
+    """Tell whether a job was stopped for want of instances: AWS has no status of its own for that."""
+    limit = answer.get("StoppingCondition", {}).get("MaxPendingTimeInSeconds")
+    if answer["TrainingJobStatus"] != "Stopped" or answer.get("TrainingStartTime") or not limit:
+        return False
+    created, changed = answer.get("CreationTime"), answer.get("LastModifiedTime")
+    return bool(created and changed and (changed - created).total_seconds() >= limit)
 
 
 def _algorithm(spec: TrainingSpec) -> dict[str, Any]:

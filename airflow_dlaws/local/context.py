@@ -76,6 +76,10 @@ class LocalContext:
     images: ImageRegistry
     #: Multiplies the waits that AWS makes (starting, grace periods, guardrail waits). Work itself takes what it takes.
     time_scale: float = 1.0
+    #: What a spot instance costs, as a share of the price on demand.
+    spot_price: float = 0.3
+    #: What GetProducts of the price list chooses from; None where nobody has named a file.
+    products: list[dict[str, Any]] | None = None
     tags: TagStore = field(default_factory=TagStore)
     faults: FaultOrders = field(default_factory=FaultOrders)
     #: Set when the server goes down; waits end early on it.

@@ -112,6 +112,17 @@ class Ending(enum.Enum):
     FAILED = "one did not"
     STOPPED = "the Stop operation"
     OVERTIME = "MaxRuntimeInSeconds"
+    WAITED = "MaxWaitTimeInSeconds"
+    INTERRUPTED = "the spot instances were taken away"
+    BROKEN = "the instances broke"
+
+
+@dataclass(frozen=True)
+class Strike:
+    """Why running hosts must end now, and their seconds between SIGTERM and SIGKILL; None for SIGKILL at once."""
+
+    ending: Ending
+    grace: float | None
 
 
 @dataclass(frozen=True)
@@ -131,38 +142,51 @@ class HostWatch:
     """Looks after the hosts of one job until they have ended, or must end.
 
     :param look: called now and then while they run: ships logs.
+    :param strike: asked now and then, with the seconds since they began, whether they must end.
     """
 
     def __init__(
-        self, context: LocalContext, job: RunningJob, sandbox: Sandbox, hosts: int, look: Callable[[], None]
+        self,
+        context: LocalContext,
+        job: RunningJob,
+        sandbox: Sandbox,
+        hosts: int,
+        look: Callable[[], None],
+        strike: Callable[[float], Strike | None],
     ) -> None:
         self._context, self._job, self._sandbox, self._hosts, self._look = context, job, sandbox, hosts, look
+        self._strike = strike
 
     def run(self, max_runtime: float) -> Ended:
         """Wait for the end; `max_runtime` in seconds.
 
         :raises JobFault: the server goes down, or a host ended without saying how.
         """
-        deadline = time.monotonic() + max_runtime
+        began = time.monotonic()
+        grace = self._context.scaled(STOP_GRACE_SECONDS)
         while not self._sandbox.wait(LOOK_SECONDS):
             self._look()
             if self._context.closing.is_set():
                 raise JobFault(_WENT_DOWN)
             if self._job.stop_requested.is_set():
-                return self._end(Ended(Ending.STOPPED), STOP_GRACE_SECONDS)
-            if time.monotonic() >= deadline:
-                return self._end(Ended(Ending.OVERTIME), STOP_GRACE_SECONDS)
+                return self._end(Ended(Ending.STOPPED), grace)
+            if time.monotonic() >= began + max_runtime:
+                return self._end(Ended(Ending.OVERTIME), grace)
             if any(ended.code for ended in self._sandbox.exits):
-                return self._end(Ended(Ending.FAILED, tuple(self._sandbox.exits)), PEER_GRACE_SECONDS)
+                ended = Ended(Ending.FAILED, tuple(self._sandbox.exits))
+                return self._end(ended, self._context.scaled(PEER_GRACE_SECONDS))
+            if strike := self._strike(time.monotonic() - began):
+                return self._end(Ended(strike.ending), strike.grace)
         exits = tuple(self._sandbox.exits)
         if len(exits) < self._hosts:
             raise JobFault("InternalServerError: We encountered an internal error. Please try again.")
         return Ended(Ending.DONE if all(ended.code == 0 for ended in exits) else Ending.FAILED, exits)
 
-    def _end(self, ended: Ended, grace: float) -> Ended:
-        """SIGTERM, the grace period, SIGKILL; logs go on meanwhile."""
-        self._sandbox.terminate()
-        deadline = time.monotonic() + self._context.scaled(grace)
+    def _end(self, ended: Ended, grace: float | None) -> Ended:
+        """SIGTERM, the grace period (seconds), SIGKILL; logs go on meanwhile. Without a period, SIGKILL at once."""
+        if grace is not None:
+            self._sandbox.terminate()
+        deadline = time.monotonic() + (grace or 0.0)
         while (
             not self._sandbox.wait(LOOK_SECONDS) and time.monotonic() < deadline and not self._context.closing.is_set()
         ):
@@ -180,11 +204,12 @@ def run_hosts(
     max_runtime: float,
     look: Callable[[], None],
     last_look: Callable[[], None],
+    strike: Callable[[float], Strike | None] = lambda _: None,
 ) -> Ended:
     """Run the programs as hosts that see each other and nothing else, and look after them to the end."""
     sandbox = Sandbox(folder, programs, own_network=True, state_dir=context.state_dir)
     try:
-        return HostWatch(context, job, sandbox, len(programs), look).run(max_runtime)
+        return HostWatch(context, job, sandbox, len(programs), look, strike).run(max_runtime)
     finally:
         sandbox.close()
         last_look()

@@ -6,6 +6,9 @@ import argparse
 import math
 from pathlib import Path
 
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.local.price_file import read_products
+
 #: Inside the folder one works in, so that nothing is written elsewhere.
 STATE_DIR = Path(".dlaws/local")
 
@@ -17,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-scale", type=_scale, default=1.0, help="multiplies the waits that AWS makes, such as grace periods (1)"
     )
+    parser.add_argument(
+        "--spot-price", type=_share, default=0.3, help="what spot costs, as a share of the price on demand (0.3)"
+    )
+    parser.add_argument("--prices", type=_products, metavar="FILE", help="products that the price list answers with")
     parser.add_argument(
         "--image",
         type=_image,
@@ -41,6 +48,24 @@ def _scale(text: str) -> float:
     if not 0 <= scale < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no time scale; give a number of at least 0")
     return scale
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share of a price; give a number over 0 and up to 1")
+    return share
+
+
+def _products(text: str) -> Path:
+    try:
+        read_products(Path(text))
+    except SpecificationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)
 
 
 def _image(text: str) -> tuple[str, str]:

@@ -32,6 +32,8 @@ class LocalAws:
     :param port: on 127.0.0.1; 0 picks a free one.
     :param time_scale: multiplies the waits that AWS makes.
     :param images: image URI patterns and the folders of programs that stand for them.
+    :param spot_price: what spot instances cost, as a share of the price on demand.
+    :param prices: file of products for the price list.
     :param tied: end the server when this Python process ends.
     """
 
@@ -42,11 +44,14 @@ class LocalAws:
         port: int = 0,
         time_scale: float = 1.0,
         images: Mapping[str, Path] | None = None,
+        spot_price: float = 0.3,
+        prices: Path | None = None,
         tied: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.state_dir = Path(state_dir).resolve()
         self._port, self._time_scale, self._images = port, time_scale, dict(images or {})
+        self._spot_price, self._prices = spot_price, prices
         self._tied, self._environment = tied, dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -149,7 +154,13 @@ class LocalAws:
     def _arguments(self) -> list[str]:
         images = [f"--image={pattern}={Path(folder).resolve()}" for pattern, folder in self._images.items()]
         tied = ["--tied"] if self._tied else []
-        options = [f"--port={self._port}", f"--state-dir={self.state_dir}", f"--time-scale={self._time_scale}"]
+        options = [
+            f"--port={self._port}",
+            f"--state-dir={self.state_dir}",
+            f"--time-scale={self._time_scale}",
+            f"--spot-price={self._spot_price}",
+            *([f"--prices={Path(self._prices).resolve()}"] if self._prices else []),
+        ]
         return [*options, *images, *tied]
 
     def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:

@@ -24,6 +24,8 @@ from airflow_dlaws.local.dispatch import SageMaker
 from airflow_dlaws.local.images import BUILT_IN_PATTERN, ImageRegistry, make_built_in_image
 from airflow_dlaws.local.leftovers import ServerRecord
 from airflow_dlaws.local.options import add_arguments
+from airflow_dlaws.local.price_file import read_products
+from airflow_dlaws.local.prices import Prices
 from airflow_dlaws.local.resources import make_resources
 
 #: AWS4-HMAC-SHA256 Credential=KEY/20261123/us-east-1/sagemaker/aws4_request
@@ -36,6 +38,7 @@ class Router:
     def __init__(self, context: LocalContext) -> None:
         self._context = context
         self._moto = moto_seams.moto_application()
+        self._prices = Prices(context)
         self.sagemaker = SageMaker(context, make_resources(context))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -50,6 +53,8 @@ class Router:
             return self._moto if "HTTP_X_AMZ_TARGET" not in environ else _refusal(environ, "unsigned requests")
         if scope["service"] == "sagemaker":
             return self.sagemaker.answer(Request(environ), scope["region"])
+        if scope["service"] == "pricing":
+            return self._prices.answer(Request(environ))
         if scope["service"] in moto_seams.MOTO_SERVICES:
             return self._moto
         return _refusal(environ, f"the service {scope['service']!r}")
@@ -57,7 +62,8 @@ class Router:
 
 def _refusal(environ: dict[str, Any], what: str) -> Response:
     code = "NotSupportedByLocalAws"
-    message = f"The local AWS does not support {what}; it has sagemaker, {', '.join(sorted(moto_seams.MOTO_SERVICES))}."
+    services = ", ".join(["sagemaker", "pricing", *sorted(moto_seams.MOTO_SERVICES)])
+    message = f"The local AWS does not support {what}; it has {services}."
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         xml = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
         return Response(xml, status=501, content_type="text/xml")
@@ -90,6 +96,8 @@ def serve(arguments: argparse.Namespace) -> None:
         endpoint_url=f"http://127.0.0.1:{server.server_port}",
         images=images,
         time_scale=arguments.time_scale,
+        spot_price=arguments.spot_price,
+        products=read_products(arguments.prices) if arguments.prices else None,
     )
     application.router = router = Router(context)
     stopping = threading.Event()

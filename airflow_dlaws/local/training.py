@@ -45,7 +45,9 @@ class TrainingJobs:
         """
         training_request.check(parameters, self._context.client("s3", request.region), request.region)
         arn = request.arn("training-job", parameters["TrainingJobName"].lower())
-        job = TrainingJob(parameters, arn, self._context.now, tuning_arn=tuning_arn)
+        job = TrainingJob(
+            parameters, arn, self._context.now, tuning_arn=tuning_arn, spot_price=self._context.spot_price
+        )
         self._jobs.start(job, request.region, parameters, TrainingRun(self._context, job, request.region).perform)
         return job
 

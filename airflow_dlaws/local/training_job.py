@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -36,9 +37,12 @@ class SecondaryStatus(enum.StrEnum):
     FAILED = "Failed"
     STOPPED = "Stopped"
     MAX_RUNTIME_EXCEEDED = "MaxRuntimeExceeded"
+    MAX_WAIT_TIME_EXCEEDED = "MaxWaitTimeExceeded"
+    INTERRUPTED = "Interrupted"
+    RESTARTING = "Restarting"
 
 
-#: AWS's messages for each state.
+#: AWS's messages for each state; those of the last three are assumed.
 _MESSAGES = {
     SecondaryStatus.STARTING: "Preparing the instances for training",
     SecondaryStatus.DOWNLOADING: "Downloading input data",
@@ -49,24 +53,40 @@ _MESSAGES = {
     SecondaryStatus.FAILED: "Training job failed",
     SecondaryStatus.STOPPED: "Training job stopped",
     SecondaryStatus.MAX_RUNTIME_EXCEEDED: "Training job runtime exceeded MaxRuntimeInSeconds provided",
+    SecondaryStatus.MAX_WAIT_TIME_EXCEEDED: "Training job wait time exceeded MaxWaitTimeInSeconds provided",
+    SecondaryStatus.INTERRUPTED: "The managed spot training instances were interrupted",
+    SecondaryStatus.RESTARTING: "Retrying the training job after an internal error",
 }
 _ENDS = {
     SecondaryStatus.COMPLETED: TrainingStatus.COMPLETED,
     SecondaryStatus.FAILED: TrainingStatus.FAILED,
     SecondaryStatus.STOPPED: TrainingStatus.STOPPED,
     SecondaryStatus.MAX_RUNTIME_EXCEEDED: TrainingStatus.STOPPED,
+    SecondaryStatus.MAX_WAIT_TIME_EXCEEDED: TrainingStatus.STOPPED,
 }
+#: From here on the job has no instances.
+_WITHOUT_INSTANCES = frozenset({SecondaryStatus.INTERRUPTED, SecondaryStatus.RESTARTING, *_ENDS})
 #: Members of the request that are not described: tags are listed by ListTags, the session is nobody's business.
 _NOT_DESCRIBED = frozenset({"Tags", "SessionChainingConfig"})
 
 
 class TrainingJob:
-    """The record of one job. Thread-safe; who runs the job tells it what happens."""
+    """The record of one job. Thread-safe; who runs the job tells it what happens.
+
+    :param spot_price: what a spot instance costs, as a share of the price on demand.
+    """
 
     def __init__(
-        self, request: Mapping[str, Any], arn: str, now: Callable[[], datetime], *, tuning_arn: str = ""
+        self,
+        request: Mapping[str, Any],
+        arn: str,
+        now: Callable[[], datetime],
+        *,
+        tuning_arn: str = "",
+        spot_price: float = 1.0,
     ) -> None:
         self.request, self.arn, self._now, self._tuning_arn = request, arn, now, tuning_arn
+        self._spot_price = spot_price if self.spot else 1.0
         self.name: str = request["TrainingJobName"]
         #: Set by StopTrainingJob.
         self.stop_requested = threading.Event()
@@ -76,6 +96,9 @@ class TrainingJob:
         self.created = self.modified = now()
         self.started: datetime | None = None
         self.ended: datetime | None = None
+        #: When it got the instances that it has now, and the seconds for which it has had others.
+        self._have_since: datetime | None = None
+        self._had_seconds = 0.0
         self._transitions: list[dict[str, Any]] = []
         self._metrics: dict[str, dict[str, Any]] = {}
         self._series: dict[str, list[float]] = {}
@@ -89,6 +112,22 @@ class TrainingJob:
         return float(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DEFAULT_RUN_SECONDS))
 
     @property
+    def max_wait(self) -> float | None:
+        """The longest a spot job may wait and run together, in seconds; None for other jobs."""
+        wait = self.request.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds")
+        return float(wait) if self.spot and wait is not None else None
+
+    @property
+    def spot(self) -> bool:
+        """Whether it runs on spot instances."""
+        return bool(self.request.get("EnableManagedSpotTraining"))
+
+    @property
+    def retries(self) -> int:
+        """How often it is begun anew after an internal fault."""
+        return int(self.request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0))
+
+    @property
     def state(self) -> str:
         """TrainingJobStatus."""
         return self.status
@@ -98,11 +137,21 @@ class TrainingJob:
         with self._lock:
             self.modified = self._now()
             if state is SecondaryStatus.DOWNLOADING:
-                self.started = self.modified
+                self.started, self._have_since = self.started or self.modified, self.modified
+            if state in _WITHOUT_INSTANCES and self._have_since:
+                self._had_seconds += (self.modified - self._have_since).total_seconds()
+                self._have_since = None
             if self._transitions:
                 self._transitions[-1].setdefault("EndTime", self.modified)
             self.secondary = state
             self._transitions.append({"Status": state, "StartTime": self.modified, "StatusMessage": _MESSAGES[state]})
+
+    def give_up_waiting(self) -> None:
+        """Begin to stop, because MaxWaitTimeInSeconds are over."""
+        with self._lock:
+            if self.status is TrainingStatus.IN_PROGRESS:
+                self.status = TrainingStatus.STOPPING
+                self.enter(SecondaryStatus.STOPPING)
 
     def request_stop(self) -> bool:
         """Begin to stop; return False where the job is not in progress."""
@@ -176,8 +225,11 @@ class TrainingJob:
         return dict.fromkeys(flags, False) | defaults | request
 
     def _seconds(self) -> dict[str, int]:
-        """Seconds for each instance; AWS bills them once for each instance."""
+        """Seconds for which each instance was had, and those billed: spot instances are billed fewer."""
         if not (self.started and self.ended):
             return {}
-        seconds = max(1, round((self.ended - self.started).total_seconds()))
-        return {"TrainingTimeInSeconds": seconds, "BillableTimeInSeconds": seconds}
+        seconds = max(1, round(self._had_seconds))
+        return {
+            "TrainingTimeInSeconds": seconds,
+            "BillableTimeInSeconds": max(1, math.ceil(seconds * self._spot_price)),
+        }

@@ -1,7 +1,7 @@
 """What CreateTrainingJob refuses beyond the service model: the rules of AWS's prose, and what this machine cannot do.
 
 Accepted without effect, as one machine has neither: VpcConfig, encryption keys and flags, volume size, image
-repository settings, RetryStrategy (it covers AWS's own faults), time series of metrics.
+repository settings, time series of metrics.
 """
 
 from __future__ import annotations

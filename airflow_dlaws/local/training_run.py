@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 from airflow_dlaws.local.context import LocalContext
 from airflow_dlaws.local.isolation import HostProgram
 from airflow_dlaws.local.job_logs import HostLog, LogStream, MetricReader, put_metric
-from airflow_dlaws.local.job_run import UPLOADING_SECONDS, Ended, Ending, JobFault, JobRun, cannot_start, run_hosts
+from airflow_dlaws.local.job_run import (
+    STARTING_SECONDS,
+    UPLOADING_SECONDS,
+    Ended,
+    Ending,
+    JobFault,
+    JobRun,
+    cannot_start,
+    run_hosts,
+)
 from airflow_dlaws.local.training_container import container_programs, make_folders
+from airflow_dlaws.local.training_fate import RETURNING_SECONDS, Fate
 from airflow_dlaws.local.training_input import ChannelLoader
 from airflow_dlaws.local.training_job import SecondaryStatus, TrainingJob
 from airflow_dlaws.local.training_output import Artifacts, Checkpoints, failure_text
@@ -21,11 +32,12 @@ _STATES = {
     Ending.DONE: SecondaryStatus.COMPLETED,
     Ending.STOPPED: SecondaryStatus.STOPPED,
     Ending.OVERTIME: SecondaryStatus.MAX_RUNTIME_EXCEEDED,
+    Ending.WAITED: SecondaryStatus.MAX_WAIT_TIME_EXCEEDED,
 }
 
 
 class TrainingRun(JobRun):
-    """One job, performed by one thread."""
+    """One job, performed by one thread: one life after the other, each on instances that are new to it."""
 
     def __init__(self, context: LocalContext, job: TrainingJob, region: str) -> None:
         super().__init__(context, job, context.state_dir / "jobs" / region / job.name)
@@ -34,6 +46,10 @@ class TrainingRun(JobRun):
         self._hosts = [f"algo-{number}" for number in range(1, self._request["ResourceConfig"]["InstanceCount"] + 1)]
         self._folders = [self._folder / host for host in self._hosts]
         self._s3 = context.client("s3", region)
+        self._fate = Fate(context, job)
+        self._log_epoch = 0
+        #: Whether the job has trained on the instances that it has now: a model may lie there.
+        self._has_instances = False
         self._checkpoints = (
             Checkpoints(self._s3, self._request["CheckpointConfig"], self._folders)
             if "CheckpointConfig" in self._request
@@ -41,14 +57,45 @@ class TrainingRun(JobRun):
         )
 
     def _perform(self) -> None:
+        while True:
+            ended = self._live()
+            if ended.ending is Ending.INTERRUPTED:
+                self._job.enter(SecondaryStatus.INTERRUPTED)
+            elif ended.ending is Ending.BROKEN and self._fate.may_restart():
+                self._job.enter(SecondaryStatus.RESTARTING)
+            else:
+                break
+            self._has_instances = False
+            shutil.rmtree(self._folder, ignore_errors=True)  # the next instances know nothing of these
+            if not self._pause(RETURNING_SECONDS):
+                ended = Ended(Ending.STOPPED)
+                break
+            self._job.enter(SecondaryStatus.STARTING)
+        self._conclude(ended)
+
+    def _live(self) -> Ended:
+        """Get instances and train on them until they end, or are taken away."""
         if not self._start("CreateTrainingJob"):
-            return self._job.finish(SecondaryStatus.STOPPED)
+            return Ended(Ending.WAITED if self._fate.waited_too_long() else Ending.STOPPED)
         self._job.enter(SecondaryStatus.DOWNLOADING)
         programs = self._prepare()
         if self._job.stop_requested.is_set():
-            return self._job.finish(SecondaryStatus.STOPPED)
+            return Ended(Ending.STOPPED)
         self._job.enter(SecondaryStatus.TRAINING)
-        return self._conclude(self._train(programs))
+        self._has_instances = True
+        self._fate.begin_life()
+        return self._train(programs)
+
+    def _start(self, operation: str) -> bool:
+        """Find machines; a spot job that finds none waits on, up to MaxWaitTimeInSeconds."""
+        if not self._job.spot:
+            return super()._start(operation)
+        while self._pause(STARTING_SECONDS):
+            if self._fate.waited_too_long():
+                return False
+            if not self._context.faults.take("capacity", operation):
+                return True
+        return False
 
     def _prepare(self) -> list[HostProgram]:
         image_folder = self._image_folder(self._request["AlgorithmSpecification"]["TrainingImage"])
@@ -73,23 +120,27 @@ class TrainingRun(JobRun):
         def last_look() -> None:
             for log in logs:
                 log.ship(last=True)
-            if self._checkpoints:
+            if self._checkpoints and not self._fate.broken:  # what broken instances had not uploaded is lost
                 self._checkpoints.upload_changes()
 
-        return run_hosts(
+        ended = run_hosts(
             self._context,
             self._job,
             self._folder,
             programs,
-            max_runtime=self._job.max_runtime,
+            max_runtime=self._fate.runtime_left(),
             look=look,
             last_look=last_look,
+            strike=self._fate.strike,
         )
+        self._fate.end_life()
+        return ended
 
     def _logs(self, programs: list[HostProgram]) -> list[HostLog]:
         client = self._context.client("logs", self._region)
         metrics = MetricReader(self._request["AlgorithmSpecification"].get("MetricDefinitions", []))
-        epoch = int(time.time())
+        # A stream for each host of each life, also where two begin in one second.
+        self._log_epoch = epoch = max(int(time.time()), self._log_epoch + 1)
         return [
             HostLog(
                 program.log,
@@ -107,10 +158,15 @@ class TrainingRun(JobRun):
 
     def _conclude(self, ended: Ended) -> None:
         artifacts = Artifacts(self._s3, self._request)
+        if ended.ending is Ending.BROKEN:
+            raise JobFault("InternalServerError: We encountered an internal error. Please try again.")
         if ended.ending is Ending.FAILED:
             artifacts.upload([folder / "output" / "data" for folder in self._folders], "output")
             raise JobFault(self._failure(ended))
         state = SecondaryStatus.STOPPED if self._job.stop_requested.is_set() else _STATES[ended.ending]
+        if not self._has_instances:
+            self._job.finish(state)
+            return
         self._job.enter(SecondaryStatus.UPLOADING)
         self._context.wait(UPLOADING_SECONDS)
         model = artifacts.upload([folder / "model" for folder in self._folders], "model")

@@ -10,16 +10,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, NoReturn
 
 from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, TRIGGER_TIMED_OUT, AirflowFailException, Context
-from airflow_dlaws.errors import DlawsError, JobFailed
+from airflow_dlaws.errors import DlawsError, JobFailed, NoCapacity, SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.hooks.launcher import launcher_for
+from airflow_dlaws.jobs.capacity import LONGEST_WAIT_S, Shortage, next_try
+from airflow_dlaws.jobs.failure import NO_CAPACITY
 from airflow_dlaws.jobs.outcome import failure_message, judge
 from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.progress import PROGRESS_XCOM, ProgressReports, document, sentence
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.spec import JobSpec
 from airflow_dlaws.jobs.wire import from_json, to_json
@@ -28,6 +31,7 @@ from airflow_dlaws.launchers.watch import JobWatch
 from airflow_dlaws.links.aws import ConsoleLink, LogsLink, logs_console_url, sagemaker_console_url
 from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
 from airflow_dlaws.triggers.job import JobEvent, JobEventKind, JobTrigger
+from airflow_dlaws.triggers.pause import PauseTrigger
 
 #: Waiting for machines, pulling the image and uploading come on top of the job's own limit.
 DEADLINE_MARGIN = timedelta(hours=1)
@@ -36,6 +40,7 @@ TRIGGER_GRACE = timedelta(minutes=10)
 #: Enough for a traceback, short enough for an e-mail.
 LINES_IN_MESSAGE = 20
 _JOB_XCOM = "dlaws_job"
+_SHORTAGE_XCOM = "dlaws_shortage"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,10 @@ class JobOperator(DlawsOperator):
     :param timeout: time from the job's creation after which it is stopped and the task fails; by default the job's
         own limit plus an hour.
     :param stop_on_kill: stop the job when the task is marked, cleared, deleted or killed.
+    :param capacity_wait: where there are no instances, keep asking for so long, from a minute to half an hour apart,
+        without a worker slot and without using up retries. Without it, missing capacity fails the try, and Airflow's
+        `retries`, `retry_delay` and `retry_exponential_backoff` say what comes next.
+    :param progress_interval: seconds between two reports of the job's progress, in the log and as the XCom `progress`.
     """
 
     operator_extra_links = (ConsoleLink(), LogsLink())
@@ -68,6 +77,8 @@ class JobOperator(DlawsOperator):
         poll_interval: float = 30,
         timeout: timedelta | None = None,
         stop_on_kill: bool = True,
+        capacity_wait: timedelta | None = None,
+        progress_interval: float = 60,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,6 +86,8 @@ class JobOperator(DlawsOperator):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.stop_on_kill = stop_on_kill
+        self.capacity_wait = _checked_wait(capacity_wait)
+        self.progress_interval = progress_interval
         self._job: JobReference | None = None
         self._killed = False
 
@@ -94,23 +107,69 @@ class JobOperator(DlawsOperator):
     def execute(self, context: Context) -> Any:
         """Start or adopt the job, then wait for it."""
         with airflow_errors(), self._no_job_left_behind(context):
-            spec = self.specification(context)
-            submission = self.launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
-            self._job = submission.reference
-            self._announce(context, submission)
-            if submission.status.terminal:
-                return self._finish(context, submission, submission.status)
-            deadline = self._deadline(spec, submission.status)
-            if self.deferrable:
-                self._defer(submission, deadline)
-            return self._finish(context, submission, self._wait(submission.reference, deadline))
+            return self._run(context)
+
+    def ask_again(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Go on after a pause for want of instances."""
+        return self.execute(context)
+
+    def _run(self, context: Context, *, shortage: NoCapacity | None = None) -> Any:
+        """Start or adopt the job and wait for it; as long as there are no instances, ask for them again."""
+        while True:
+            if shortage is not None:
+                self._pause(context, shortage)
+            try:
+                return self._run_once(context)
+            except NoCapacity as error:
+                shortage = error
+
+    def _run_once(self, context: Context) -> Any:
+        spec = self.specification(context)
+        submission = self.launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
+        self._job = submission.reference
+        self._announce(context, submission)
+        if submission.status.terminal:
+            return self._finish(context, submission, submission.status)
+        deadline = self._deadline(spec, submission.status)
+        if self.deferrable:
+            self._defer(submission, deadline)
+        return self._finish(context, submission, self._wait(context, submission.reference, deadline))
+
+    def _pause(self, context: Context, shortage: NoCapacity) -> None:
+        """Wait until it is time to ask for instances again, in the triggerer or here.
+
+        :raises NoCapacity: the time allowed for that is over, or none was.
+        """
+        if self.capacity_wait is None:
+            raise shortage
+        now, budget_s = time.time(), self.capacity_wait.total_seconds()
+        before = from_json(Shortage, self._stored(context, _SHORTAGE_XCOM) or {"since": now, "tries": 0})
+        known = Shortage(since=before.since, tries=before.tries + 1)
+        until = next_try(known, now, budget_s)
+        if until is None:
+            raise shortage
+        context["ti"].xcom_push(key=_SHORTAGE_XCOM, value=to_json(known))
+        last = datetime.fromtimestamp(known.since + budget_s, UTC)
+        self.log.warning(
+            "%s\nAsking for instances again in %.0f s, until %s (capacity_wait)", shortage, until - now, last
+        )
+        if self.deferrable:
+            timeout = timedelta(seconds=until - now) + TRIGGER_GRACE
+            self.defer(trigger=PauseTrigger(until=until), method_name="ask_again", timeout=timeout)
+        self._sleep(until - now)
+        if self._killed:
+            raise shortage
 
     def resume(self, context: Context, event: Mapping[str, Any], submission: Mapping[str, Any] | None = None) -> Any:
         """Go on after the trigger has fired. `dag.test()` drops the arguments of a deferral: an XCom has them too."""
         with airflow_errors(), self._no_job_left_behind(context):
             known = from_json(Submission, submission or self._stored_submission(context) or {})
             self._job = known.reference
-            return self._finish(context, known, self._final_status(known.reference, from_json(JobEvent, event)))
+            status = self._final_status(known.reference, from_json(JobEvent, event))
+            try:
+                return self._finish(context, known, status)
+            except NoCapacity as shortage:
+                return self._run(context, shortage=shortage)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on, also where the trigger has timed out or crashed and Airflow would only let the task fail.
@@ -146,9 +205,13 @@ class JobOperator(DlawsOperator):
         LogsLink.store(context, self._logs_url(reference))
 
     def _stored_submission(self, context: Context) -> Mapping[str, Any] | None:
+        return self._stored(context, _JOB_XCOM)
+
+    def _stored(self, context: Context, key: str) -> Mapping[str, Any] | None:
+        """Return what this try of the task has pushed: Airflow empties it for the next."""
         ti = context["ti"]
         stored: Mapping[str, Any] | None = ti.xcom_pull(
-            task_ids=self.task_id, key=_JOB_XCOM, map_indexes=-1 if ti.map_index is None else ti.map_index
+            task_ids=self.task_id, key=key, map_indexes=-1 if ti.map_index is None else ti.map_index
         )
         return stored
 
@@ -165,6 +228,7 @@ class JobOperator(DlawsOperator):
             poll_interval=self.poll_interval,
             deadline=deadline,
             stop_on_kill=self.stop_on_kill,
+            progress_interval=self.progress_interval,
         )
         remaining = timedelta(seconds=max(0.0, deadline - time.time()))
         self.defer(
@@ -174,18 +238,23 @@ class JobOperator(DlawsOperator):
             timeout=remaining + TRIGGER_GRACE,
         )
 
-    def _wait(self, reference: JobReference, deadline: float) -> JobStatus:
+    def _wait(self, context: Context, reference: JobReference, deadline: float) -> JobStatus:
         """Watch the job from the worker until it has ended.
 
         :raises JobFailed: the deadline has passed, or the task was killed.
         """
         watch = JobWatch(lambda: self.launcher, reference, poll_interval=self.poll_interval)
+        reports = ProgressReports(self.progress_interval)
         while True:
             look = watch.look()
             for line in look.lines:
                 self.log.info("%s", line)
             if look.note:
                 self.log.warning("%s", look.note)
+            ended = look.status is not None and look.status.terminal
+            if progress := reports.take(look.lines, datetime.now(UTC), last=ended):
+                self.log.info("%s", sentence(progress))
+                context["ti"].xcom_push(key=PROGRESS_XCOM, value=document(progress))
             if self._killed:
                 raise JobFailed(f"the task was killed while job {reference.name} ran", permanent=False)
             if look.status is not None and look.status.terminal:
@@ -230,6 +299,8 @@ class JobOperator(DlawsOperator):
         """Return the result of a job that has ended well; fail, with its last words, for one that has not."""
         self._job = None  # it has ended: there is nothing to stop any more
         verdict = judge(status)
+        if verdict.kind in NO_CAPACITY:
+            raise NoCapacity(self._failure(submission.reference, verdict.sentence))
         if not verdict.succeeded:
             raise JobFailed(self._failure(submission.reference, verdict.sentence), permanent=verdict.permanent)
         outcome = JobOutcome(
@@ -267,6 +338,15 @@ class JobOperator(DlawsOperator):
         except DlawsError as trouble:
             # The task's own error must not be lost; the job still ends at its max_runtime_s.
             self.log.error("Job %s could not be stopped after %s: %s", reference.name, error, trouble)
+
+
+def _checked_wait(wait: timedelta | None) -> timedelta | None:
+    if wait is not None and not 0 < wait.total_seconds() <= LONGEST_WAIT_S:
+        raise SpecificationError(
+            f"capacity_wait={wait} must be longer than nothing and at most {timedelta(seconds=LONGEST_WAIT_S)}; "
+            "leave it out to let Airflow's retries decide"
+        )
+    return wait
 
 
 def _is_final(error: Exception, context: Context) -> bool:

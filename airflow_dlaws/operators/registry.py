@@ -38,7 +38,7 @@ from airflow_dlaws.storage import ObjectStore, S3Uri
 _LATER = "s3://known-at-run-time/model.tar.gz"
 _METRICS = "model_quality.json"
 #: What only the training task knows, and has left in the manifest.
-_OF_TRAINING = ("data_uris", "data", "data_changes", "request")
+_OF_TRAINING = ("data_uris", "data", "data_changes", "request", "cost_usd", "cost_basis")
 
 
 class RegisterModelOperator(DlawsOperator):

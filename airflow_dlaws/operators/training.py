@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from airflow_dlaws._compat import Context
 from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
 from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.hooks.launcher import launcher_for
+from airflow_dlaws.jobs.cost import Price, estimate, spot_saving
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.reference import JobReference, TrainingResult
-from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
+from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_resume, check_spot
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.launchers.prices import training_price
 from airflow_dlaws.launchers.protocol import Traceable
 from airflow_dlaws.operators.base import run_of
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
@@ -45,6 +49,12 @@ class DistributedTrainingOperator(JobOperator):
     :param role_arn: the role the job runs as.
     :param metrics: names from the script's metric lines that the service should track.
     :param spot: use spare capacity; needs `checkpoint_s3_uri` and `max_wait_s`.
+    :param checkpoint_s3_uri: root of all checkpoints: each task has a folder of its own there, which its retries find
+        and nobody else does.
+    :param resume_on_clear: a cleared task goes on from its checkpoints, if what it trains is the same; without it, a
+        cleared task begins at zero.
+    :param price_per_hour: US dollars for an hour of one instance, for the cost in the result; without it, the on-demand
+        price of the AWS Price List.
     :param code_s3_uri: where code is published under its digest; `<output_s3_uri>/code` if left out.
 
     The other parameters are those of :class:`TrainingSpec` and :class:`JobOperator`. Numbers may be given as templates.
@@ -69,6 +79,7 @@ class DistributedTrainingOperator(JobOperator):
         "subnets",
         "security_group_ids",
         "kms_key_id",
+        "price_per_hour",
         *_INTEGERS,
     )
     template_fields_renderers = {
@@ -103,6 +114,8 @@ class DistributedTrainingOperator(JobOperator):
         spot: bool = False,
         max_wait_s: int | str | None = None,
         checkpoint_s3_uri: str | None = None,
+        resume_on_clear: bool = False,
+        price_per_hour: float | str | None = None,
         code_s3_uri: str | None = None,
         tags: Mapping[str, str] | None = None,
         subnets: Sequence[str] = (),
@@ -118,12 +131,10 @@ class DistributedTrainingOperator(JobOperator):
             deferrable=deferrable, poll_interval=poll_interval, timeout=timeout, stop_on_kill=stop_on_kill, **kwargs
         )
         self.image = image
-        self.source = source
-        self.entry_point = entry_point
+        self.source, self.entry_point = source, entry_point
         self.output_s3_uri = output_s3_uri
         self.role_arn = role_arn
-        self.instance_type = instance_type
-        self.instance_count = instance_count
+        self.instance_type, self.instance_count = instance_type, instance_count
         self.processes_per_instance = processes_per_instance
         self.channels = channels
         self.data_snapshot = data_snapshot
@@ -135,8 +146,8 @@ class DistributedTrainingOperator(JobOperator):
         self.max_runtime_s = max_runtime_s
         self.spot = spot
         self.max_wait_s = max_wait_s
-        self.checkpoint_s3_uri = checkpoint_s3_uri
-        self.code_s3_uri = code_s3_uri
+        self.checkpoint_s3_uri, self.resume_on_clear = checkpoint_s3_uri, resume_on_clear
+        self.price_per_hour, self.code_s3_uri = price_per_hour, code_s3_uri
         self.tags = tags
         self.subnets, self.security_group_ids = subnets, security_group_ids
         self.kms_key_id = kms_key_id
@@ -151,6 +162,7 @@ class DistributedTrainingOperator(JobOperator):
             source=self._source(),
             channels=_channels(self.channels),
             spot=self.spot,
+            resume_on_clear=self.resume_on_clear,
             tags=self.tags or {},
             subnets=tuple(self.subnets),
             security_group_ids=tuple(self.security_group_ids),
@@ -181,10 +193,32 @@ class DistributedTrainingOperator(JobOperator):
             adopted=outcome.adopted,
             attempts=outcome.attempt,
             manifest_uri=str(S3Uri.parse(artifact).parent / FILE_NAME),
+            training_seconds=status.training_seconds,
+            spot_saving=spot_saving(status.billable_seconds, status.training_seconds) if self.spot else None,
+            interruptions=status.interruptions,
         )
+        result = self._with_cost(result, reference)
         self._write_manifest(context, reference, result)
         self.log.info("Job %s completed: %s", reference.name, to_json(result))
         return dict(to_json(result))
+
+    def _with_cost(self, result: TrainingResult, job: JobReference) -> TrainingResult:
+        """Add what the job has cost; that the price is not known fails nothing."""
+        if (given := number("price_per_hour", self.price_per_hour)) is not None:
+            price = Price(usd_per_hour=given, source="price_per_hour")
+        elif result.instance_type.startswith("ml."):
+            pricing = self.aws.client("pricing")
+            price = training_price(pricing, region=job.region, instance_type=result.instance_type)
+        else:
+            why = f"no price list has {result.instance_type!r}; set price_per_hour to have it"
+            price = Price(usd_per_hour=None, source=why)
+        cost, basis = estimate(
+            price,
+            billable_seconds=result.billable_seconds,
+            instances=result.instance_count,
+            instance_type=result.instance_type,
+        )
+        return replace(result, cost_usd=cost, cost_basis=basis)
 
     def _write_manifest(self, context: Context, job: JobReference, result: TrainingResult) -> None:
         """Leave the model's lineage beside it; `job` has trained it.
@@ -204,6 +238,8 @@ class DistributedTrainingOperator(JobOperator):
             data_changes=changed,
             request=launcher.request(job) if isinstance(launcher, Traceable) else {},
             billable_instance_seconds=result.billable_seconds * result.instance_count,
+            cost_usd=result.cost_usd,
+            cost_basis=result.cost_basis,
             airflow=run_of(context),
         )
         store.write_json(S3Uri.parse(str(result.manifest_uri)), to_json(manifest))
@@ -234,6 +270,9 @@ class DistributedTrainingOperator(JobOperator):
                 check(name, self._value(name))
         if not any(is_template(getattr(self, name)) for name in _SPOT_FIELDS):
             check_spot(**{name: self._value(name) for name in _SPOT_FIELDS})
+        check_resume(self.resume_on_clear, self.checkpoint_s3_uri)
+        if not is_template(self.price_per_hour):
+            number("price_per_hour", self.price_per_hour)
         if isinstance(self.channels, Mapping):
             _channels({name: channel for name, channel in self.channels.items() if not is_template(channel)})
         elif not is_template(self.channels):
@@ -264,6 +303,19 @@ def integer(name: str, value: Any) -> int | None:
     if isinstance(value, str) and value.strip().isdigit():
         return int(value)
     raise SpecificationError(f"{name}={value!r} must be an integer")
+
+
+def number(name: str, value: Any) -> float | None:
+    """Read a price that may have come from a template as text; an empty one is none."""
+    if value is None or value == "":
+        return None
+    try:
+        read = float(value)
+    except (TypeError, ValueError):
+        read = math.nan
+    if not 0 <= read < math.inf:
+        raise SpecificationError(f"{name}={value!r} must be a number of US dollars, or be left out")
+    return read
 
 
 def _channels(channels: Mapping[str, Any] | None) -> tuple[Channel, ...]:

@@ -49,6 +49,9 @@ class ModelManifest:
     request: Mapping[str, Any] = field(default_factory=dict)
     #: Seconds billed, times machines: of training, and of the evaluation once the model is registered.
     billable_instance_seconds: int = 0
+    #: Estimate of what training has cost, in US dollars, and the arithmetic; None where no price is known.
+    cost_usd: float | None = None
+    cost_basis: str = ""
     #: The XComs of training, validation and evaluation, as those tasks gave them.
     training: Mapping[str, Any] = field(default_factory=dict)
     validation: Mapping[str, Any] = field(default_factory=dict)

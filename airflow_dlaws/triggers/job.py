@@ -17,6 +17,7 @@ from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import Launcher, LogCursor
 from airflow_dlaws.launchers.watch import JobWatch, Look
+from airflow_dlaws.triggers.progress import ProgressTeller
 
 
 class JobEventKind(enum.StrEnum):
@@ -47,6 +48,7 @@ class JobTrigger(BaseTrigger):
     :param poll_interval: seconds between looks.
     :param deadline: seconds since the epoch, so that a restarted triggerer does not start counting anew.
     :param stop_on_kill: stop the job when a user marks, clears or deletes the deferred task.
+    :param progress_interval: seconds between two reports of progress.
     :param log_cursor: the LogCursor behind the last line in the task's log, as JSON.
     """
 
@@ -58,6 +60,7 @@ class JobTrigger(BaseTrigger):
         poll_interval: float,
         deadline: float,
         stop_on_kill: bool = True,
+        progress_interval: float = 60,
         log_cursor: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,6 +69,7 @@ class JobTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.stop_on_kill = stop_on_kill
+        self.progress_interval = progress_interval
         self.log_cursor = from_json(LogCursor, log_cursor or {})
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -78,6 +82,7 @@ class JobTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "deadline": self.deadline,
                 "stop_on_kill": self.stop_on_kill,
+                "progress_interval": self.progress_interval,
                 "log_cursor": to_json(self.log_cursor),
             },
         )
@@ -102,13 +107,16 @@ class JobTrigger(BaseTrigger):
 
     async def _watch(self) -> JobEvent:
         watch = JobWatch(self._launcher, self.reference, poll_interval=self.poll_interval, cursor=self.log_cursor)
+        progress = ProgressTeller(self.progress_interval, self.log)
         while True:
             try:
                 look = await in_thread(watch.look)
             except ServiceRefused as error:
                 return JobEvent(kind=JobEventKind.LOST, message=str(error))
             self._report(look)
-            if look.status is not None and look.status.terminal:
+            ended = look.status is not None and look.status.terminal
+            await progress.tell(look.lines, self.task_instance, last=ended)
+            if ended:
                 return JobEvent(kind=JobEventKind.FINISHED, status=look.status)
             remaining = self.deadline - time.time()
             if remaining <= 0:

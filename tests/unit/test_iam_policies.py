@@ -159,7 +159,9 @@ def test_jobs_and_endpoints_may_do_what_sagemaker_does_for_them() -> None:
 def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(name: str) -> None:
     assert [action for action in allowed(name) if "*" in action] == []
     # These actions know no resources: Service Authorization Reference.
-    without_resources = {"cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken"}
+    without_resources = {
+        "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
+    }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_dlaws.jobs.phase import SAGEMAKER_PHASES, FailureKind, JobPhase, failure_kind, is_terminal
+from airflow_dlaws.jobs.phase import SAGEMAKER_PHASES, JobPhase, is_terminal
 
 
 @pytest.mark.parametrize(
@@ -31,22 +31,3 @@ def test_every_status_of_the_service_has_a_phase() -> None:
 
     model = botocore.session.get_session().get_service_model("sagemaker")
     assert set(model.shape_for("TrainingJobStatus").enum) <= set(SAGEMAKER_PHASES)
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("AlgorithmError: ValueError, exit code: 1", FailureKind.ALGORITHM),
-        ("ClientError: no data under the prefix", FailureKind.CLIENT),
-        ("InternalServerError: please try again", FailureKind.INTERNAL),
-        ("CapacityError: Unable to provision requested ML compute capacity", FailureKind.CAPACITY),
-        ("", FailureKind.ALGORITHM),
-    ],
-)
-def test_a_failure_reason_tells_whose_fault_it_was(reason: str, kind: FailureKind) -> None:
-    assert failure_kind(reason) is kind
-
-
-def test_a_script_that_speaks_of_capacity_is_still_at_fault() -> None:
-    reason = "AlgorithmError: ValueError: buffer capacity must be positive, exit code: 1"
-    assert failure_kind(reason) is FailureKind.ALGORITHM

@@ -37,4 +37,6 @@ def test_it_ends_and_the_last_try_comes_with_the_end_of_the_budget(budget_s: flo
     assert moments
     assert moments == sorted(moments)
     assert moments[-1] <= budget_s
-    assert all(later - earlier <= LONGEST_PAUSE_S + looks_take_s + 1e-6 for earlier, later in itertools.pairwise(moments))
+    assert all(
+        later - earlier <= LONGEST_PAUSE_S + looks_take_s + 1e-6 for earlier, later in itertools.pairwise(moments)
+    )

@@ -112,10 +112,21 @@ def job_methods() -> set[str]:
     return {f"{verb}_{kind}" for verb in verbs for kind in kinds}
 
 
+def list_methods() -> set[str]:
+    """Return the methods by which kinds of jobs are listed."""
+    return {
+        keyword.value.value
+        for call in trees()
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "JobKind"
+        for keyword in call.keywords
+        if keyword.arg == "list_method" and isinstance(keyword.value, ast.Constant)
+    }
+
+
 def actions_needed() -> set[str]:
     """Return the actions behind every operation that the code names: as a method, or as a paginator or waiter."""
     known, needed = operations(), set[str]()
-    for method in job_methods():
+    for method in job_methods() | list_methods():
         needed |= known[method]
     for node in trees():
         if isinstance(node, ast.Attribute) and node.attr not in NOT_AWS:
@@ -159,7 +170,10 @@ def test_jobs_and_endpoints_may_do_what_sagemaker_does_for_them() -> None:
 def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(name: str) -> None:
     assert [action for action in allowed(name) if "*" in action] == []
     # These actions know no resources: Service Authorization Reference.
-    without_resources = {"cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken"}
+    without_resources = {
+        "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken",
+        "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
+    }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources
 

@@ -95,7 +95,10 @@ def test_channels_may_be_texts_mappings_or_channels() -> None:
 
 def test_every_textual_field_of_the_specification_can_be_a_template() -> None:
     fields = set(DistributedTrainingOperator.template_fields)
-    assert set(TrainingSpec.__dataclass_fields__) - fields == {"spot", "resume_on_clear"}
+    flags = {
+        "spot", "resume_on_clear", "efa", "network_isolation", "encrypt_traffic", "infra_check", "remote_debug",
+    }  # fmt: skip
+    assert set(TrainingSpec.__dataclass_fields__) - fields == flags
 
 
 def test_default_arguments_of_the_dag_reach_the_connection_and_the_waiting() -> None:

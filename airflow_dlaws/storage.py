@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -90,12 +91,22 @@ class ObjectStore:
         return answer["Body"].read(), answer["ETag"]
 
     def stat(self, uri: S3Uri) -> ObjectVersion:
-        """Return which version of the object is there now.
+        """Return which version of the object is there now; of all objects together under a prefix that ends with "/".
 
         :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
         """
+        if uri.key.endswith("/"):
+            return self._stat_prefix(uri)
         answer = self._ask(self._client.head_object, uri)
         return _version(uri, answer)
+
+    def _stat_prefix(self, prefix: S3Uri) -> ObjectVersion:
+        rows = list(self.list(prefix))
+        if not rows:
+            raise ServiceRefused(f"cannot read {prefix}: there is no object under it")
+        names = "\n".join(f"{row.uri} {row.etag}" for row in rows)
+        digest = hashlib.sha256(names.encode()).hexdigest()[:32]
+        return ObjectVersion(uri=str(prefix), etag=digest, size=sum(row.size for row in rows))
 
     def row(self, uri: S3Uri) -> StoredObject:
         """Return what a listing would say of one object.

@@ -4,6 +4,8 @@ It travels as `dlaws_entry.py` in the channel `code`, beside the script:
 
     python3 /opt/ml/input/data/code/dlaws_entry.py --nproc-per-node G train.py [ARGUMENT ...]
 
+Where hosts differ, G is a list such as `trainers=8,loaders=1`, by instance group or by instance type.
+
 The jobs of SageMaker's hyperparameter tuner cannot be given arguments: without any, it reads the script from
 DLAWS_ENTRY_POINT, the processes from DLAWS_PROCESSES_PER_HOST and further arguments, a JSON list, from DLAWS_ARGUMENTS.
 
@@ -40,14 +42,16 @@ KEPT_LINES = 400
 #: What the tuner tells the container and no script has asked for.
 TUNER_HYPERPARAMETER = "_tuning_objective_metric"
 
+_PROCESSES = re.compile(r"\d+|[A-Za-z0-9._-]+=\d+(,[A-Za-z0-9._-]+=\d+)*")
 _ERROR_LINE = re.compile(r"^(?:\[rank\d+\]: ?)?((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b.*)$")
 
 
 def main(argv: list[str]) -> int:
     """Run the script as the job's configuration says; return its exit code."""
-    processes, script, arguments = parse(argv or arguments_of(os.environ))
+    wanted, script, arguments = parse(argv or arguments_of(os.environ))
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
     resources = _read_json(base / "input/config/resourceconfig.json")
+    processes = processes_here(wanted, resources)
     hyperparameters = _read_json(base / "input/config/hyperparameters.json")
     hyperparameters.pop(TUNER_HYPERPARAMETER, None)
     environment = {**os.environ, **sm_variables(base, resources, hyperparameters, processes)}
@@ -58,11 +62,22 @@ def main(argv: list[str]) -> int:
     return run(command, environment=environment, folder=folder, failure_file=base / "output" / "failure")
 
 
-def parse(argv: list[str]) -> tuple[int, str, list[str]]:
+def parse(argv: list[str]) -> tuple[str, str, list[str]]:
     """Split the arguments into processes per host, script, and the script's own arguments."""
-    if len(argv) < 3 or argv[0] != "--nproc-per-node" or not argv[1].isdigit():
+    if len(argv) < 3 or argv[0] != "--nproc-per-node" or not _PROCESSES.fullmatch(argv[1]):
         raise SystemExit(f"usage: dlaws_entry.py --nproc-per-node G SCRIPT [ARGUMENT ...], not {argv}")
-    return int(argv[1]), argv[2], argv[3:]
+    return argv[1], argv[2], argv[3:]
+
+
+def processes_here(wanted: str, resources: Mapping[str, Any]) -> int:
+    """Return how many processes this host runs, by its instance group, its instance type, or as all hosts do."""
+    if wanted.isdigit():
+        return int(wanted)
+    counts = dict(pair.split("=") for pair in wanted.split(","))
+    for key in ("current_group_name", "current_instance_type"):
+        if resources.get(key) in counts:
+            return int(counts[resources[key]])
+    raise SystemExit(f"--nproc-per-node {wanted} says nothing of this host: {dict(resources)}")
 
 
 def arguments_of(environment: Mapping[str, str]) -> list[str]:
@@ -111,6 +126,8 @@ def sm_variables(
         "SM_HOSTS": json.dumps(resources["hosts"]),
         "SM_CURRENT_HOST": resources["current_host"],
         "SM_CURRENT_INSTANCE_TYPE": resources.get("current_instance_type", ""),
+        "SM_CURRENT_INSTANCE_GROUP": resources.get("current_group_name", ""),
+        "SM_INSTANCE_GROUPS": json.dumps(resources.get("instance_groups", [])),
         "SM_NETWORK_INTERFACE_NAME": resources.get("network_interface_name", ""),
         "SM_RESOURCE_CONFIG": json.dumps(resources),
         "SM_CHANNELS": json.dumps(channels),

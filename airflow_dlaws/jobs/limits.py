@@ -6,6 +6,7 @@ again before the first call, so that a bad value costs nothing. A value that sti
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,9 @@ CHANNEL_COUNT = 20
 METRIC_COUNT = 40
 ARGUMENT_COUNT = 100
 ARGUMENT_LENGTH = 256
+TAG_COUNT = 50
+#: `launchers/job_tags.py` adds some.
+OWN_TAG_COUNT = 10
 #: 28 days, the longest a training job may run.
 MAX_RUNTIME_S = 28 * 24 * 3600
 
@@ -29,6 +33,8 @@ _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ENVIRONMENT_KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
+_KMS_KEY = re.compile(r"[a-zA-Z0-9:/_-]{1,2048}")
+_NETWORK_ID = re.compile(r"[-0-9a-zA-Z]{1,32}")
 _IMAGE = re.compile(r"\S{1,255}")
 
 
@@ -74,6 +80,46 @@ def check_image(field: str, value: Any) -> None:
         raise SpecificationError(
             f"{field}={value!r} is no image URI: write ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, without spaces"
         )
+
+
+def check_word(field: str, value: Any) -> None:
+    """Refuse what is no single word."""
+    if not isinstance(value, str) or not value or value.split() != [value]:
+        raise SpecificationError(f"{field}={value!r} must be one word")
+
+
+def check_key(field: str, value: Any) -> None:
+    """Refuse what cannot be a key of the Key Management Service."""
+    if not isinstance(value, str) or not _KMS_KEY.fullmatch(value):
+        raise SpecificationError(f"{field}={value!r} must be the id, the alias or the ARN of a KMS key")
+
+
+def check_network_ids(field: str, values: Any, most: int) -> None:
+    """Refuse more subnets or security groups than the service takes, and what cannot be one."""
+    if isinstance(values, str) or len(values) > most:
+        raise SpecificationError(f"{field}={values!r} must be a list of at most {most} ids")
+    for value in values:
+        if not isinstance(value, str) or not _NETWORK_ID.fullmatch(value):
+            raise SpecificationError(f"{field}={value!r} must be an id such as subnet-0abc or sg-0abc")
+
+
+def check_tags(field: str, values: Any) -> None:
+    """Refuse tags that the service refuses; some places are this package's."""
+    _check_mapping(field, values, TAG_COUNT - OWN_TAG_COUNT)
+    for key, value in values.items():
+        _check_length(f"{field} key", key, 128, least=1)
+        _check_length(f"{field}[{key!r}]", value, 256)
+
+
+def check_json(field: str, values: Any) -> None:
+    """Refuse a mapping that holds anything but JSON."""
+    _check_mapping(field, values, 100)
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SpecificationError(
+            f"{field}={values!r} must hold JSON only (texts, numbers, lists...): {error}"
+        ) from error
 
 
 def check_entry_point(field: str, value: Any) -> None:

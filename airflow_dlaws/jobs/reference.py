@@ -31,6 +31,8 @@ class JobStatus:
     :param interruptions: how often the job's spot instances were taken away.
     :param restarts: how often the service has begun it anew after a fault of its own (RetryStrategy).
     :param failure: why it did not succeed, where the engine knows; else it is read from `reason` and `detail`.
+    :param instance_type: of its hosts, as chosen by the service where it had a choice; None while that is open, and for
+        hosts of several types. `instance_count` likewise.
     """
 
     phase: JobPhase
@@ -47,6 +49,8 @@ class JobStatus:
     interruptions: int = 0
     restarts: int = 0
     failure: FailureKind | None = None
+    instance_type: str | None = None
+    instance_count: int | None = None
 
     @property
     def terminal(self) -> bool:

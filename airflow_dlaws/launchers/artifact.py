@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from airflow_dlaws.launchers.aws_errors import error_code, service_errors
-from airflow_dlaws.storage import S3Uri
+from airflow_dlaws.storage import ObjectStore, S3Uri
 
 #: Enough for the archive's first entries, whatever the size of the model.
 _HEAD_BYTES = 64 * 1024
@@ -18,7 +18,13 @@ _MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey"})
 
 
 def holds_files(s3: Any, archive: S3Uri) -> bool:
-    """Read the beginning of a .tar.gz in S3; tell whether it is there and has a file in it."""
+    """Read the beginning of a .tar.gz in S3, or of a listing where the model is stored file by file (a prefix).
+
+    Tell whether it is there and has a file in it.
+    """
+    if archive.key.endswith("/"):
+        with service_errors(f"list {archive}"):
+            return any(not row.uri.key.endswith("/") for row in ObjectStore(s3).list(archive))
     with service_errors(f"read {archive}"):
         try:
             answer = s3.get_object(Bucket=archive.bucket, Key=archive.key, Range=f"bytes=0-{_HEAD_BYTES - 1}")

@@ -49,6 +49,8 @@ def check_channel(s3: Any, channel: Channel) -> None:
 
     :raises SpecificationError: names the location.
     """
+    if channel.directory is not None:
+        return  # reached from inside its VPC only: what is there, the job will see
     if channel.kind is ChannelKind.MANIFEST:
         _check_manifest(s3, channel)
     else:

@@ -79,7 +79,8 @@ class SageMakerLauncher(ListedJobs):
 
         :raises SpecificationError: there is no such instance type, folder or script.
         """
-        preflight.check_instance_type(self._client("sagemaker"), spec.instance_type)
+        for instance_type in spec.instance_types:
+            preflight.check_instance_type(self._client("sagemaker"), instance_type)
         destination = S3Uri.parse(spec.code_s3_uri or spec.output_s3_uri.rstrip("/") + "/code")
         bundle = read_source(self._client("s3"), source=spec.source, entry_point=spec.entry_point)
         return JobCode(bundle, destination)

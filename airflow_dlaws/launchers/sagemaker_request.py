@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.failure import INTERRUPTED, MAX_PENDING_TIME
 from airflow_dlaws.jobs.metric_line import metric_regex
 from airflow_dlaws.jobs.phase import SAGEMAKER_PHASES
 from airflow_dlaws.jobs.reference import JobStatus
-from airflow_dlaws.jobs.spec import Channel, TrainingSpec
+from airflow_dlaws.jobs.spec import CapacityPreference, Channel, OutputCompression, TrainingSpec
+from airflow_dlaws.launchers.extra_request import merged
 from airflow_dlaws.launchers.source import ENTRY_PROGRAM
 from airflow_dlaws.storage import S3Uri
 
@@ -23,31 +25,96 @@ def training_request(spec: TrainingSpec, code: S3Uri) -> dict[str, Any]:
         "RoleArn": spec.role_arn,
         "HyperParameters": dict(spec.hyperparameters),
         "InputDataConfig": [_code_channel(code), *(_data_channel(channel) for channel in spec.channels)],
-        "OutputDataConfig": {"S3OutputPath": spec.output_s3_uri, **_key("KmsKeyId", spec.kms_key_id)},
-        "ResourceConfig": {
-            "InstanceType": spec.instance_type,
-            "InstanceCount": spec.instance_count,
-            "VolumeSizeInGB": spec.volume_size_gb,
-            **_key("VolumeKmsKeyId", spec.kms_key_id),
-        },
+        "OutputDataConfig": _output(spec),
+        "ResourceConfig": resource_config(spec),
         "StoppingCondition": {
             "MaxRuntimeInSeconds": spec.max_runtime_s,
             **_key("MaxWaitTimeInSeconds", spec.max_wait_s),
+            **_key("MaxPendingTimeInSeconds", spec.max_pending_s),
         },
         "EnableManagedSpotTraining": spec.spot,
-        "Environment": dict(spec.environment),
+        "Environment": dict(spec.job_environment),
+        **_options(spec),
     }
     if spec.checkpoint_s3_uri:
         request["CheckpointConfig"] = {"S3Uri": spec.checkpoint_s3_uri}
     if spec.subnets:
         request["VpcConfig"] = {"Subnets": list(spec.subnets), "SecurityGroupIds": list(spec.security_group_ids)}
-    return request
+    return merged(request, spec.extra_request) if spec.extra_request else request
+
+
+def resource_config(spec: TrainingSpec) -> dict[str, Any]:
+    """Return ResourceConfig: the machines."""
+    resources: dict[str, Any] = {
+        "VolumeSizeInGB": spec.volume_size_gb,
+        **_key("VolumeKmsKeyId", spec.volume_key),
+        **_key("KeepAlivePeriodInSeconds", spec.keep_alive_s),
+        **_key("TrainingPlanArn", spec.training_plan_arn),
+    }
+    if spec.instance_groups:
+        groups = [
+            {"InstanceGroupName": one.name, "InstanceType": one.instance_type, "InstanceCount": one.instance_count}
+            for one in spec.instance_groups
+        ]
+        return {"InstanceGroups": groups, **resources}
+    if spec.capacity_preferences:
+        counted = any(choice.instance_count for choice in spec.capacity_preferences)
+        one_count = {} if counted else {"InstanceCount": spec.instance_count}
+        choices = [_preference(choice) for choice in spec.capacity_preferences]
+        return {"InstancePreferences": choices, **one_count, **resources}
+    return {"InstanceType": spec.instance_type, "InstanceCount": spec.instance_count, **resources}
+
+
+def _preference(choice: CapacityPreference) -> dict[str, Any]:
+    plan = choice.training_plan_arn
+    return {
+        "InstanceType": choice.instance_type,
+        **_key("InstanceCount", choice.instance_count),
+        **_key("TrainingPlanArns", [plan] if plan else None),
+    }
+
+
+def _output(spec: TrainingSpec) -> dict[str, Any]:
+    compression = None if spec.output_compression is OutputCompression.GZIP else spec.output_compression.value
+    return {
+        "S3OutputPath": spec.output_s3_uri,
+        **_key("KmsKeyId", spec.kms_key_id),
+        **_key("CompressionType", compression),
+    }
+
+
+def _options(spec: TrainingSpec) -> dict[str, Any]:
+    """Return what is left out of the request unless it is asked for."""
+    options: dict[str, Any] = {}
+    if spec.network_isolation:
+        options["EnableNetworkIsolation"] = True
+    if spec.encrypt_traffic:
+        options["EnableInterContainerTrafficEncryption"] = True
+    if spec.max_retry_attempts:
+        options["RetryStrategy"] = {"MaximumRetryAttempts": spec.max_retry_attempts}
+    if spec.infra_check:
+        options["InfraCheckConfig"] = {"EnableInfraCheck": True}
+    if spec.remote_debug:
+        options["RemoteDebugConfig"] = {"EnableRemoteDebug": True}
+    if spec.mlflow:
+        options["MlflowConfig"] = {
+            "MlflowResourceArn": spec.mlflow.arn,
+            **_key("MlflowExperimentName", spec.mlflow.experiment),
+            **_key("MlflowRunName", spec.mlflow.run),
+        }
+    if spec.model_package:
+        options["ModelPackageConfig"] = {
+            "ModelPackageGroupArn": spec.model_package.group_arn,
+            **_key("SourceModelPackageArn", spec.model_package.source_arn),
+        }
+    return options
 
 
 def job_status(answer: Mapping[str, Any]) -> JobStatus:
     """Read DescribeTrainingJob's answer."""
     output = answer.get("OutputDataConfig", {}).get("S3OutputPath", "").rstrip("/")
     states = [row["Status"] for row in answer.get("SecondaryStatusTransitions", [])]
+    resources = answer.get("ResourceConfig", {})
     return JobStatus(
         phase=SAGEMAKER_PHASES[answer["TrainingJobStatus"]],
         reason=answer.get("FailureReason", ""),
@@ -62,6 +129,8 @@ def job_status(answer: Mapping[str, Any]) -> JobStatus:
         metrics={row["MetricName"]: float(row["Value"]) for row in answer.get("FinalMetricDataList", [])},
         interruptions=states.count(INTERRUPTED),
         restarts=states.count("Restarting"),
+        instance_type=resources.get("SelectedInstanceType") or resources.get("InstanceType"),
+        instance_count=resources.get("SelectedInstanceCount") or resources.get("InstanceCount"),
     )
 
 
@@ -75,7 +144,9 @@ def _pended_too_long(answer: Mapping[str, Any]) -> bool:
 
 
 def _algorithm(spec: TrainingSpec) -> dict[str, Any]:
-    workers = ["--nproc-per-node", str(spec.processes_per_instance)]
+    if spec.image is None:
+        raise SpecificationError(f"framework={spec.framework!r} is to become an image first: TrainingSpec.in_region")
+    workers = ["--nproc-per-node", spec.processes_text]
     return {
         "TrainingImage": spec.image,
         "TrainingInputMode": "File",
@@ -91,17 +162,31 @@ def _code_channel(code: S3Uri) -> dict[str, Any]:
 
 
 def _data_channel(channel: Channel) -> dict[str, Any]:
+    return {
+        "ChannelName": channel.name,
+        "DataSource": _data_source(channel),
+        "InputMode": channel.input_mode.value,
+        **_key("ContentType", channel.content_type),
+    }
+
+
+def _data_source(channel: Channel) -> dict[str, Any]:
+    directory = channel.directory
+    if directory is not None:
+        mounted = {
+            "FileSystemId": directory.file_system_id,
+            "FileSystemAccessMode": channel.access.value,
+            "FileSystemType": directory.type.value,
+            "DirectoryPath": directory.path,
+        }
+        return {"FileSystemDataSource": mounted}
     source = {
         "S3DataType": channel.kind.value,
         "S3Uri": channel.uri,
         "S3DataDistributionType": channel.distribution.value,
+        **_key("InstanceGroupNames", list(channel.instance_groups) or None),
     }
-    return {
-        "ChannelName": channel.name,
-        "DataSource": {"S3DataSource": source},
-        "InputMode": channel.input_mode.value,
-        **_key("ContentType", channel.content_type),
-    }
+    return {"S3DataSource": source}
 
 
 def _key(name: str, value: Any) -> dict[str, Any]:

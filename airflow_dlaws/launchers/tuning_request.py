@@ -110,11 +110,11 @@ def _definition(spec: TunerSpec, code: S3Uri) -> dict[str, Any]:
             "TrainingInputMode": "File",
             "MetricDefinitions": [{"Name": name, "Regex": metric_regex(name)} for name in metrics],
         },
-        "Environment": {**training.environment, **_entry(training)},
+        "Environment": {**training.job_environment, **_entry(training)},
     }
 
 
 def _entry(training: TrainingSpec) -> dict[str, str]:
     """Return what `dlaws_entry.py` reads in place of arguments."""
-    values = (training.entry_point, str(training.processes_per_instance), json.dumps(list(training.arguments)))
+    values = (training.entry_point, training.processes_text, json.dumps(list(training.arguments)))
     return dict(zip(OWN_VARIABLES, values, strict=True))

@@ -25,7 +25,7 @@ from airflow_dlaws.jobs.transform import (
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.transform import ENGINE, TransformLauncher
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
-from airflow_dlaws.operators.training import channel, integer
+from airflow_dlaws.operators.training_fields import channel, integer
 
 _INTEGERS = (
     "instance_count", "max_payload_mb", "max_concurrent", "invocation_timeout_s", "invocation_retries", "max_runtime_s",

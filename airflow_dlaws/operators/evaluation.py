@@ -165,6 +165,7 @@ class ModelEvaluationOperator(JobOperator):
             code_s3_uri=self.code_s3_uri,
             role_arn=self.role_arn,
             instance_type=self.instance_type,
+            processes_per_instance=1,  # the script scores every row once
             channels=tuple(channels),
             hyperparameters=dict(self.hyperparameters or {}),
             environment=dict(self.environment or {}),

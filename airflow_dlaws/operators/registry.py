@@ -176,6 +176,11 @@ class RegisterModelOperator(DlawsOperator):
         artifact = self.artifact_uri or training.get("artifact_uri")
         if not artifact:
             raise SpecificationError(f"training has no artifact_uri, only {sorted(training)}: give artifact_uri")
+        if artifact.endswith("/"):
+            raise SpecificationError(
+                f"artifact_uri={artifact!r} is a model stored file by file (output_compression='NONE'); a package "
+                "is registered from one archive: train with output_compression='GZIP'"
+            )
         known: dict[str, Any] = {}
         if noted := training.get("manifest_uri"):
             trained = read_manifest(store, S3Uri.parse(noted))

@@ -22,7 +22,8 @@ from airflow_dlaws.launchers.tuning_journal import journal_of
 from airflow_dlaws.links.aws import ReportLink, report_url
 from airflow_dlaws.operators.base import identity_of
 from airflow_dlaws.operators.job import JobOutcome
-from airflow_dlaws.operators.training import DistributedTrainingOperator, integer
+from airflow_dlaws.operators.training import DistributedTrainingOperator
+from airflow_dlaws.operators.training_fields import integer, read
 from airflow_dlaws.registry.manifest import FILE_NAME
 from airflow_dlaws.storage import ObjectStore, S3Uri
 from airflow_dlaws.sweeps.decide import summary
@@ -30,7 +31,7 @@ from airflow_dlaws.sweeps.journal import SweepJournal, TrialState
 from airflow_dlaws.sweeps.leaderboard import SweepResult
 from airflow_dlaws.sweeps.space import parse_space
 from airflow_dlaws.sweeps.spec import FIELD_CHECKS, Direction, Halving, Search, SweepSpec, check_together
-from airflow_dlaws.sweeps.tuner import MEDIAN, TUNER_CHECKS, TunerSpec
+from airflow_dlaws.sweeps.tuner import MEDIAN, TRAINING_CHECKS, TUNER_CHECKS, TunerSpec
 
 _INTEGERS = ("max_trials", "parallel_trials", "max_billable_seconds", "seed", "max_failed_trials")
 _CHOICES = {"direction": Direction, "search": Search}
@@ -199,8 +200,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             output_uri=status.output_uri or "",
             metrics=status.metrics,
             billable_seconds=status.billable_seconds,
-            instance_count=int(self.instance_count),
-            instance_type=self.instance_type,
+            **self._machines(status),
             manifest_uri=str(S3Uri.parse(artifact_uri).parent / FILE_NAME),
         )
 
@@ -268,7 +268,7 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             self._check_what_the_tuner_takes()
 
     def _check_what_the_tuner_takes(self) -> None:
-        read: dict[str, Callable[[], Any]] = {
+        narrowed: dict[str, Callable[[], Any]] = {
             "space": lambda: parse_space(self.space),
             "early_stopping": self._halving,
             "max_billable_seconds": lambda: integer("max_billable_seconds", self.max_billable_seconds),
@@ -276,9 +276,12 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
             "tolerance": lambda: self._number("tolerance"),
             "checkpoint_s3_uri": lambda: self.checkpoint_s3_uri,
         }
-        for name, value in read.items():
+        for name, value in narrowed.items():
             if not is_template(getattr(self, name)):
                 TUNER_CHECKS[name](name, value())
+        for name, refuse in TRAINING_CHECKS.items():
+            if not is_template(getattr(self, name)):
+                refuse(name, read(name, getattr(self, name)))
 
     def _number(self, name: str) -> Any:
         """Return a number that may have come from a template as text."""

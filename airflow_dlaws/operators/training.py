@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from airflow_dlaws._compat import Context
 from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
-from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable, SpecificationError
+from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable
 from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.cost import Price, estimate, spot_saving
+from airflow_dlaws.jobs.images import warn_if_outdated
 from airflow_dlaws.jobs.limits import is_template
-from airflow_dlaws.jobs.reference import JobReference, TrainingResult
-from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_resume, check_spot
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, TrainingResult
+from airflow_dlaws.jobs.spec import (
+    DEFAULT_MAX_RUNTIME_S,
+    FIELD_CHECKS,
+    CapacityPreference,
+    Channel,
+    InstanceGroup,
+    TrainingSpec,
+)
+from airflow_dlaws.jobs.together import check_together
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.launchers.extra_request import check_extra
 from airflow_dlaws.launchers.prices import training_price
 from airflow_dlaws.launchers.protocol import Traceable
 from airflow_dlaws.operators.base import run_of
-from airflow_dlaws.operators.job import JobOperator, JobOutcome
+from airflow_dlaws.operators.job import JobOutcome
+from airflow_dlaws.operators.training_fields import INTEGERS, dollars, known_channels, read
+from airflow_dlaws.operators.training_options import TrainingOptions
 from airflow_dlaws.registry.manifest import FILE_NAME, ModelManifest
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
-_INTEGERS = ("instance_count", "processes_per_instance", "volume_size_gb", "max_runtime_s", "max_wait_s")
-#: Fields whose values belong together; they are judged at parse time only if all of them are known by then.
-_SPOT_FIELDS = ("spot", "max_runtime_s", "max_wait_s", "checkpoint_s3_uri")
 
-
-class DistributedTrainingOperator(JobOperator):
+class DistributedTrainingOperator(TrainingOptions):
     """Trains a model in one SageMaker training job and returns a `TrainingResult` as JSON.
 
     A retry adopts the job of the try before; a cleared task starts a new one. The script runs under torchrun with
@@ -39,14 +46,20 @@ class DistributedTrainingOperator(JobOperator):
     under SM_CHANNEL_<NAME>, and writes the model to SM_MODEL_DIR and other results to SM_OUTPUT_DATA_DIR. Beside the
     model this task leaves manifest.json, a :class:`~airflow_dlaws.registry.manifest.ModelManifest`.
 
-    :param image: URI of a container image with Python and what the script imports.
+    :param image: URI of a container image with Python and what the script imports; or give `framework` and
+        `framework_version` ("pytorch", "2.13") for AWS's Deep Learning Container in the region of the job.
     :param source: folder with the code, relative to the DAG file or absolute, or an s3://bucket/prefix.
     :param entry_point: script in that folder; gets the hyperparameters as `--name value`, then `arguments`.
-    :param channels: name -> s3://bucket/prefix, or a Channel, or the fields of one as a mapping.
+    :param channels: name -> s3://bucket/prefix, fsx://fs-ID/MOUNTNAME/path or efs://fs-ID/path, or a Channel, or the
+        fields of one as a mapping.
     :param output_s3_uri: where the job's artifacts go, each under the job's name.
     :param data_snapshot: where the versions of the data are noted: the `snapshot` of ChooseDataOperator. The task fails
         if an object holds other bytes before the job starts, or when it has ended. The model's manifest names them all.
     :param role_arn: the role the job runs as.
+    :param instance_type: of all hosts; or `instance_groups` ([{"name": ..., "instance_type": ..., "instance_count":
+        ...}]), or `capacity_preferences` (["ml.p5.48xlarge", {"instance_type": ..., "instance_count": ...}]), of which
+        AWS takes the first that it has.
+    :param processes_per_instance: worker processes on each host; by default one an accelerator, 1 on a CPU machine.
     :param metrics: names from the script's metric lines that the service should track.
     :param spot: use spare capacity; needs `checkpoint_s3_uri` and `max_wait_s`.
     :param checkpoint_s3_uri: root of all checkpoints: each task has a folder of its own there, which its retries find
@@ -56,12 +69,16 @@ class DistributedTrainingOperator(JobOperator):
     :param price_per_hour: US dollars for an hour of one instance, for the cost in the result; without it, the on-demand
         price of the AWS Price List.
     :param code_s3_uri: where code is published under its digest; `<output_s3_uri>/code` if left out.
+    :param extra_request: further members of CreateTrainingJob, checked against the installed botocore.
 
-    The other parameters are those of :class:`TrainingSpec` and :class:`JobOperator`. Numbers may be given as templates.
+    The other parameters are those of :class:`TrainingOptions`, :class:`TrainingSpec` and :class:`JobOperator`.
+    Numbers may be given as templates.
     """
 
     template_fields: Sequence[str] = (
         "image",
+        "framework",
+        "framework_version",
         "source",
         "entry_point",
         "arguments",
@@ -73,6 +90,9 @@ class DistributedTrainingOperator(JobOperator):
         "checkpoint_s3_uri",
         "role_arn",
         "instance_type",
+        "instance_groups",
+        "capacity_preferences",
+        "training_plan_arn",
         "environment",
         "metrics",
         "tags",
@@ -80,29 +100,43 @@ class DistributedTrainingOperator(JobOperator):
         "security_group_ids",
         "kms_key_id",
         "price_per_hour",
-        *_INTEGERS,
+        "volume_kms_key_id",
+        "output_compression",
+        "mlflow",
+        "model_package",
+        "extra_request",
+        *INTEGERS,
     )
     template_fields_renderers = {
         "arguments": "json",
         "hyperparameters": "json",
         "channels": "json",
+        "instance_groups": "json",
+        "capacity_preferences": "json",
         "environment": "json",
         "metrics": "json",
         "tags": "json",
+        "mlflow": "json",
+        "model_package": "json",
+        "extra_request": "json",
     }
     ui_color = "#d7e8fb"
 
     def __init__(
         self,
         *,
-        image: str,
         source: str | Path,
         entry_point: str,
         output_s3_uri: str,
         role_arn: str,
-        instance_type: str,
+        image: str | None = None,
+        framework: str | None = None,
+        framework_version: str | None = None,
+        instance_type: str | None = None,
         instance_count: int | str = 1,
-        processes_per_instance: int | str = 1,
+        instance_groups: Sequence[InstanceGroup | Mapping[str, Any]] | str = (),
+        capacity_preferences: Sequence[CapacityPreference | Mapping[str, Any] | str] | str = (),
+        processes_per_instance: int | str | None = None,
         channels: Mapping[str, str | Channel | Mapping[str, Any]] | None = None,
         data_snapshot: str | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
@@ -118,23 +152,17 @@ class DistributedTrainingOperator(JobOperator):
         price_per_hour: float | str | None = None,
         code_s3_uri: str | None = None,
         tags: Mapping[str, str] | None = None,
-        subnets: Sequence[str] = (),
-        security_group_ids: Sequence[str] = (),
-        kms_key_id: str | None = None,
-        deferrable: bool = True,
-        poll_interval: float = 30,
-        timeout: timedelta | None = None,
-        stop_on_kill: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            deferrable=deferrable, poll_interval=poll_interval, timeout=timeout, stop_on_kill=stop_on_kill, **kwargs
-        )
+        super().__init__(**kwargs)
         self.image = image
+        self.framework, self.framework_version = framework, framework_version
         self.source, self.entry_point = source, entry_point
         self.output_s3_uri = output_s3_uri
         self.role_arn = role_arn
         self.instance_type, self.instance_count = instance_type, instance_count
+        self.instance_groups = instance_groups
+        self.capacity_preferences = capacity_preferences
         self.processes_per_instance = processes_per_instance
         self.channels = channels
         self.data_snapshot = data_snapshot
@@ -149,25 +177,15 @@ class DistributedTrainingOperator(JobOperator):
         self.checkpoint_s3_uri, self.resume_on_clear = checkpoint_s3_uri, resume_on_clear
         self.price_per_hour, self.code_s3_uri = price_per_hour, code_s3_uri
         self.tags = tags
-        self.subnets, self.security_group_ids = subnets, security_group_ids
-        self.kms_key_id = kms_key_id
         self._check_what_is_known()
 
     def specification(self, context: Context) -> TrainingSpec:
         """Return the whole specification; by now nothing is a template any more."""
         if self.data_snapshot and self._is_first_try(context["ti"]):
             self._refuse_other_data(self.data_snapshot)
-        return TrainingSpec(
-            **{name: self._value(name) for name in FIELD_CHECKS if name != "source"},
-            source=self._source(),
-            channels=_channels(self.channels),
-            spot=self.spot,
-            resume_on_clear=self.resume_on_clear,
-            tags=self.tags or {},
-            subnets=tuple(self.subnets),
-            security_group_ids=tuple(self.security_group_ids),
-            kms_key_id=self.kms_key_id,
-        )
+        fields = {name: self._value(name) for name in (*FIELD_CHECKS, "channels") if name != "source"}
+        spec = TrainingSpec(**fields, source=self._source())
+        return spec if spec.image else spec.in_region(self.aws.region)
 
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
         """Return the TrainingResult as JSON.
@@ -188,8 +206,7 @@ class DistributedTrainingOperator(JobOperator):
             output_uri=status.output_uri or "",
             metrics=status.metrics,
             billable_seconds=status.billable_seconds,
-            instance_count=int(self.instance_count),
-            instance_type=self.instance_type,
+            **self._machines(status),
             adopted=outcome.adopted,
             attempts=outcome.attempt,
             manifest_uri=str(S3Uri.parse(artifact).parent / FILE_NAME),
@@ -204,9 +221,9 @@ class DistributedTrainingOperator(JobOperator):
 
     def _with_cost(self, result: TrainingResult, job: JobReference) -> TrainingResult:
         """Add what the job has cost; that the price is not known fails nothing."""
-        if (given := number("price_per_hour", self.price_per_hour)) is not None:
+        if (given := dollars("price_per_hour", self.price_per_hour)) is not None:
             price = Price(usd_per_hour=given, source="price_per_hour")
-        elif result.instance_type.startswith("ml."):
+        elif result.instance_type.startswith("ml.") and "," not in result.instance_type:
             pricing = self.aws.client("pricing")
             price = training_price(pricing, region=job.region, instance_type=result.instance_type)
         else:
@@ -220,6 +237,13 @@ class DistributedTrainingOperator(JobOperator):
         )
         return replace(result, cost_usd=cost, cost_basis=basis)
 
+    def _machines(self, status: JobStatus) -> dict[str, Any]:
+        """Return the hosts that the job had: what AWS has chosen, where it had a choice."""
+        groups = read("instance_groups", self.instance_groups)
+        types = [group.instance_type for group in groups] or [status.instance_type or str(self.instance_type)]
+        count = sum(group.instance_count for group in groups) or status.instance_count or int(self.instance_count)
+        return {"instance_type": ",".join(dict.fromkeys(types)), "instance_count": count}
+
     def _write_manifest(self, context: Context, job: JobReference, result: TrainingResult) -> None:
         """Leave the model's lineage beside it; `job` has trained it.
 
@@ -229,14 +253,15 @@ class DistributedTrainingOperator(JobOperator):
         snapshot = read_snapshot(store, self.data_snapshot) if self.data_snapshot else None
         changed = changes(store, snapshot.objects) if snapshot else ()
         launcher = launcher_for(job.engine, self.aws)
+        request = launcher.request(job) if isinstance(launcher, Traceable) else {}
         manifest = ModelManifest(
             artifact=store.stat(S3Uri.parse(result.artifact_uri)),
-            image=self.image,
+            image=self.image or str(request.get("AlgorithmSpecification", {}).get("TrainingImage", "")),
             training=to_json(result),
-            data_uris=tuple(channel.uri for channel in _channels(self.channels)),
+            data_uris=tuple(channel.uri for channel in read("channels", self.channels)),
             data=snapshot,
             data_changes=changed,
-            request=launcher.request(job) if isinstance(launcher, Traceable) else {},
+            request=request,
             billable_instance_seconds=result.billable_seconds * result.instance_count,
             cost_usd=result.cost_usd,
             cost_basis=result.cost_basis,
@@ -268,69 +293,21 @@ class DistributedTrainingOperator(JobOperator):
         for name, check in FIELD_CHECKS.items():
             if not is_template(getattr(self, name)):
                 check(name, self._value(name))
-        if not any(is_template(getattr(self, name)) for name in _SPOT_FIELDS):
-            check_spot(**{name: self._value(name) for name in _SPOT_FIELDS})
-        check_resume(self.resume_on_clear, self.checkpoint_s3_uri)
         if not is_template(self.price_per_hour):
-            number("price_per_hour", self.price_per_hour)
-        if isinstance(self.channels, Mapping):
-            _channels({name: channel for name, channel in self.channels.items() if not is_template(channel)})
-        elif not is_template(self.channels):
-            _channels(self.channels)
+            dollars("price_per_hour", self.price_per_hour)
+        read("channels", known_channels(self.channels))
+        check_together(self._value, lambda name: not is_template(getattr(self, name)))
+        if self.extra_request and not is_template(self.extra_request):
+            check_extra(self.extra_request)
+        if self.framework and not is_template([self.framework, self.framework_version]):
+            warn_if_outdated(self.framework, str(self.framework_version), datetime.now(UTC).date())
 
     def _value(self, name: str) -> Any:
         """Return a field as TrainingSpec takes it."""
-        value = getattr(self, name)
-        if name in _INTEGERS:
-            return integer(name, value)
-        if name in ("hyperparameters", "environment"):
-            return {} if value is None else value
-        if name in ("arguments", "metrics"):
-            return value if isinstance(value, str) else tuple(value or ())
-        return str(value) if name == "source" else value
+        return read(name, getattr(self, name))
 
     def _source(self) -> str:
         source = str(self.source)
         if source.startswith("s3://") or Path(source).is_absolute():
             return source
         return str(Path(self.dag.fileloc).parent / source)
-
-
-def integer(name: str, value: Any) -> int | None:
-    """Read a number that may have come from a template as text."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    raise SpecificationError(f"{name}={value!r} must be an integer")
-
-
-def number(name: str, value: Any) -> float | None:
-    """Read a price that may have come from a template as text; an empty one is none."""
-    if value is None or value == "":
-        return None
-    try:
-        read = float(value)
-    except (TypeError, ValueError):
-        read = math.nan
-    if not 0 <= read < math.inf:
-        raise SpecificationError(f"{name}={value!r} must be a number of US dollars, or be left out")
-    return read
-
-
-def _channels(channels: Mapping[str, Any] | None) -> tuple[Channel, ...]:
-    if not isinstance(channels or {}, Mapping):
-        raise SpecificationError(f"channels={channels!r} must map names to s3://bucket/prefix")
-    return tuple(channel(name, value) for name, value in (channels or {}).items())
-
-
-def channel(name: str, value: Any) -> Channel:
-    """Read a channel given as a location, as a Channel, or as the fields of one."""
-    if isinstance(value, Channel):
-        return value
-    if isinstance(value, Mapping):
-        try:
-            return Channel(name=name, **value)
-        except TypeError as error:
-            raise SpecificationError(f"channel {name!r}={dict(value)!r}: {error}") from error
-    return Channel(name=name, uri=value)

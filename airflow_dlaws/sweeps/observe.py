@@ -44,7 +44,7 @@ def with_status(trial: Trial, status: JobStatus, spec: SweepSpec, now: datetime)
     """Return the trial as its job's status leaves it."""
     trial = dataclasses.replace(
         trial,
-        billable_seconds=_billable(status, now) * spec.training.instance_count,
+        billable_seconds=_billable(status, now) * (status.instance_count or spec.training.hosts),
         started_at=trial.started_at or status.created_at,
     )
     if not status.terminal:

@@ -75,10 +75,13 @@ def _check_training(training: TrainingSpec) -> None:
     if RESERVED in training.hyperparameters:
         raise SpecificationError(f"hyperparameters: {RESERVED!r} is the tuner's own: rename it")
     room = _ENVIRONMENT_LIMIT - len(OWN_VARIABLES)
-    if len(training.environment) > room:
+    if len(training.job_environment) > room:
         raise SpecificationError(
-            f"environment has {len(training.environment)} entries, a tuning job has room for {room}: leave some out"
+            f"environment has {len(training.job_environment)} entries (with those of EFA), a tuning job has room for "
+            f"{room}: leave some out"
         )
+    for name, check in TRAINING_CHECKS.items():
+        check(name, getattr(training, name))
 
 
 #: How the entry program learns what to run: a tuning job cannot name its program's arguments.
@@ -157,6 +160,28 @@ def _check_checkpoints(name: str, value: Any) -> None:
             f"go on from another's checkpoint: leave it (and spot) out, {_ELSE}"
         )
 
+
+def _check_of_training_jobs_only(name: str, value: Any) -> None:
+    if value:
+        raise SpecificationError(
+            f"{name}={value!r}: a job of SageMaker's tuner cannot be given that: leave {name} out, {_ELSE}"
+        )
+
+
+#: Fields of the trials' job that the tuner's TrainingJobDefinition has no place for, or that it does not heed for sure.
+TRAINING_CHECKS: dict[str, Callable[[str, Any], None]] = dict.fromkeys(
+    (
+        "capacity_preferences",
+        "instance_groups",
+        "keep_alive_s",
+        "mlflow",
+        "model_package",
+        "infra_check",
+        "remote_debug",
+        "extra_request",
+    ),
+    _check_of_training_jobs_only,
+)
 
 #: Fields of a sweep that the tuner narrows; the operator runs those whose value is known when a DAG is parsed.
 TUNER_CHECKS: dict[str, Callable[[str, Any], None]] = {

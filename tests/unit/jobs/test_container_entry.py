@@ -164,3 +164,22 @@ def test_the_first_error_counts_not_the_report_of_torchrun() -> None:
 def test_wrong_arguments_say_how_to_call_it() -> None:
     with pytest.raises(SystemExit, match="usage"):
         container_entry.parse(["train.py"])
+
+
+RESOURCES = {"current_group_name": "trainers", "current_instance_type": "ml.p4d.24xlarge"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "processes"),
+    [("4", 4), ("trainers=8,loaders=1", 8), ("ml.g6.12xlarge=4,ml.p4d.24xlarge=2", 2)],
+)
+def test_a_host_finds_its_number_of_processes_by_group_or_type(wanted: str, processes: int) -> None:
+    assert container_entry.parse(["--nproc-per-node", wanted, "train.py"])[0] == wanted
+    assert container_entry.processes_here(wanted, RESOURCES) == processes
+
+
+def test_a_host_that_nothing_is_said_of_does_not_guess() -> None:
+    with pytest.raises(SystemExit, match="says nothing of this host"):
+        container_entry.processes_here("loaders=1", RESOURCES)
+    with pytest.raises(SystemExit, match="usage"):
+        container_entry.parse(["--nproc-per-node", "loaders=", "train.py"])

@@ -58,4 +58,4 @@ def test_without_the_variables_it_says_how_it_is_used(tmp_path: Path) -> None:
 
 def test_the_number_of_processes_travels_as_a_variable() -> None:
     variables = {"DLAWS_ENTRY_POINT": "fit.py", "DLAWS_PROCESSES_PER_HOST": "4"}
-    assert container_entry.parse(container_entry.arguments_of(variables)) == (4, "fit.py", [])
+    assert container_entry.parse(container_entry.arguments_of(variables)) == ("4", "fit.py", [])

@@ -16,7 +16,7 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.hooks.aws import AwsConnection
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission, TrainingResult
-from airflow_dlaws.jobs.spec import Channel, TrainingSpec
+from airflow_dlaws.jobs.spec import CapacityPreference, Channel, InstanceGroup, MlflowTracking, TrainingSpec
 from airflow_dlaws.jobs.transform import TransformResult
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import LogCursor
@@ -92,6 +92,28 @@ def test_a_specification_comes_back_the_same() -> None:
         hyperparameters={"epochs": "3"},
     )
     assert from_json(TrainingSpec, json.loads(json.dumps(to_json(spec)))) == spec
+
+
+def test_a_specification_of_several_types_of_machines_comes_back_the_same() -> None:
+    common: dict[str, Any] = {
+        "framework": "pytorch",
+        "framework_version": "2.13",
+        "source": "s3://bucket/code",
+        "entry_point": "train.py",
+        "output_s3_uri": "s3://bucket/models",
+        "role_arn": "arn:aws:iam::123456789012:role/dlaws",
+        "output_compression": "NONE",
+        "mlflow": MlflowTracking(arn="arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app", run="r"),
+        "extra_request": {"ExperimentConfig": {"ExperimentName": "x"}},
+    }
+    groups = TrainingSpec(
+        **common,
+        instance_groups=(InstanceGroup(name="a", instance_type="ml.g5.xlarge", instance_count=2),),
+        channels=(Channel(name="train", uri="s3://bucket/data", instance_groups=("a",)),),
+    )
+    choices = TrainingSpec(**common, capacity_preferences=(CapacityPreference(instance_type="ml.g5.xlarge"),))
+    for spec in (groups, choices):
+        assert from_json(TrainingSpec, json.loads(json.dumps(to_json(spec)))) == spec
 
 
 class Colour(enum.Enum):

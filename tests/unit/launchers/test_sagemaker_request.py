@@ -6,11 +6,24 @@ import dataclasses
 from typing import Any
 
 import botocore.session
+import pytest
 from botocore.validate import ParamValidator
 
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.file_system import Access
 from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
 from airflow_dlaws.jobs.phase import JobPhase
-from airflow_dlaws.jobs.spec import Channel, ChannelKind, Distribution, InputMode, TrainingSpec
+from airflow_dlaws.jobs.spec import (
+    CapacityPreference,
+    Channel,
+    ChannelKind,
+    Distribution,
+    InputMode,
+    InstanceGroup,
+    MlflowTracking,
+    ModelPackageOutput,
+    TrainingSpec,
+)
 from airflow_dlaws.launchers.job_tags import job_tags
 from airflow_dlaws.launchers.sagemaker_request import job_status, training_request
 from airflow_dlaws.storage import S3Uri
@@ -49,12 +62,194 @@ def request(spec: TrainingSpec = SPEC) -> dict[str, Any]:
     return training_request(spec, CODE)
 
 
-def test_the_request_satisfies_the_service_model() -> None:
+def check_model(made: dict[str, Any]) -> None:
+    """Hold a request to the service's own model."""
     shape = (
         botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape
     )
     tags = job_tags(SPEC.tags, IDENTITY, "d", 1)
-    assert ParamValidator().validate({"TrainingJobName": "n", "Tags": tags, **request()}, shape).generate_report() == ""
+    assert ParamValidator().validate({"TrainingJobName": "n", "Tags": tags, **made}, shape).generate_report() == ""
+
+
+def test_the_request_satisfies_the_service_model() -> None:
+    check_model(request())
+
+
+PLAN = "arn:aws:sagemaker:us-east-1:123456789012:training-plan/march"
+#: Each a specification, and what of the request it makes.
+WISHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {"keep_alive_s": 600, "spot": False, "max_wait_s": None},
+        {"ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "KeepAlivePeriodInSeconds": 600}},
+    ),
+    (
+        {"training_plan_arn": PLAN, "max_pending_s": 3600},
+        {
+            "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "TrainingPlanArn": PLAN},
+            "StoppingCondition": {
+                "MaxRuntimeInSeconds": 86400, "MaxWaitTimeInSeconds": 90_000, "MaxPendingTimeInSeconds": 3600,
+            },
+        },
+    ),
+    (
+        {
+            "instance_type": None,
+            "instance_count": 1,
+            "processes_per_instance": None,
+            "instance_groups": (
+                InstanceGroup(name="trainers", instance_type="ml.p4d.24xlarge", instance_count=2),
+                InstanceGroup(name="loaders", instance_type="ml.c5.xlarge"),
+            ),
+        },
+        {
+            "ResourceConfig": {
+                "InstanceGroups": [
+                    {"InstanceGroupName": "trainers", "InstanceType": "ml.p4d.24xlarge", "InstanceCount": 2},
+                    {"InstanceGroupName": "loaders", "InstanceType": "ml.c5.xlarge", "InstanceCount": 1},
+                ]
+            }
+        },
+    ),
+    (
+        {
+            "instance_type": None,
+            "instance_count": 2,
+            "spot": False,
+            "max_wait_s": None,
+            "capacity_preferences": (
+                CapacityPreference(instance_type="ml.p5.48xlarge", training_plan_arn=PLAN),
+                CapacityPreference(instance_type="ml.p4d.24xlarge"),
+            ),
+        },
+        {
+            "ResourceConfig": {
+                "InstancePreferences": [
+                    {"InstanceType": "ml.p5.48xlarge", "TrainingPlanArns": [PLAN]},
+                    {"InstanceType": "ml.p4d.24xlarge"},
+                ],
+                "InstanceCount": 2,
+            }
+        },
+    ),
+    (
+        {
+            "instance_type": None,
+            "instance_count": 1,
+            "spot": False,
+            "max_wait_s": None,
+            "capacity_preferences": (CapacityPreference(instance_type="ml.p5.48xlarge", instance_count=2),),
+        },
+        {"ResourceConfig": {"InstancePreferences": [{"InstanceType": "ml.p5.48xlarge", "InstanceCount": 2}]}},
+    ),
+    ({"max_retry_attempts": 3}, {"RetryStrategy": {"MaximumRetryAttempts": 3}}),
+    ({"network_isolation": True}, {"EnableNetworkIsolation": True}),
+    ({"encrypt_traffic": True}, {"EnableInterContainerTrafficEncryption": True}),
+    ({"infra_check": True}, {"InfraCheckConfig": {"EnableInfraCheck": True}}),
+    ({"remote_debug": True}, {"RemoteDebugConfig": {"EnableRemoteDebug": True}}),
+    (
+        {"output_compression": "NONE"},
+        {"OutputDataConfig": {"S3OutputPath": "s3://bucket/models", "KmsKeyId": "key", "CompressionType": "NONE"}},
+    ),
+    (
+        {"mlflow": MlflowTracking(arn="arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app", run="r")},
+        {
+            "MlflowConfig": {
+                "MlflowResourceArn": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app", "MlflowRunName": "r",
+            }
+        },
+    ),
+    (
+        {
+            "model_package": ModelPackageOutput(
+                group_arn="arn:aws:sagemaker:us-east-1:123456789012:model-package-group/flights"
+            )
+        },
+        {
+            "ModelPackageConfig": {
+                "ModelPackageGroupArn": "arn:aws:sagemaker:us-east-1:123456789012:model-package-group/flights"
+            }
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "members"), WISHES, ids=[next(iter(change)) for change, _ in WISHES])
+def test_each_wish_becomes_its_member_of_the_request(change: dict[str, Any], members: dict[str, Any]) -> None:
+    made = request(dataclasses.replace(SPEC, **change))
+    resources = {"VolumeSizeInGB": 30}
+    for name, value in members.items():
+        assert made[name] == ({**value, **resources} if name == "ResourceConfig" else value)
+    check_model(made)
+
+
+def test_a_request_says_nothing_that_was_not_asked_for() -> None:
+    plain = {"retry", "infra", "remote", "mlflow", "modelpackage", "networkisolation", "traffic"}
+    assert [name for name in request() if any(word in name.lower() for word in plain)] == []
+
+
+def test_file_systems_become_channels_that_are_mounted() -> None:
+    channels = (
+        Channel(name="train", uri="fsx://fs-0123456789abcdef0/fsx/flights"),
+        Channel(name="cache", uri="efs://fs-01234567/cache", access=Access.READ_WRITE),
+    )
+    made = request(dataclasses.replace(SPEC, channels=channels))
+    check_model(made)
+    assert [channel["DataSource"] for channel in made["InputDataConfig"][1:]] == [
+        {
+            "FileSystemDataSource": {
+                "FileSystemId": "fs-0123456789abcdef0",
+                "FileSystemAccessMode": "ro",
+                "FileSystemType": "FSxLustre",
+                "DirectoryPath": "/fsx/flights",
+            }
+        },
+        {
+            "FileSystemDataSource": {
+                "FileSystemId": "fs-01234567",
+                "FileSystemAccessMode": "rw",
+                "FileSystemType": "EFS",
+                "DirectoryPath": "/cache",
+            }
+        },
+    ]
+
+
+def test_a_channel_may_be_for_some_groups_of_hosts_only() -> None:
+    groups = (
+        InstanceGroup(name="a", instance_type="ml.g5.xlarge"),
+        InstanceGroup(name="b", instance_type="ml.m5.large"),
+    )
+    channel = Channel(name="train", uri="s3://bucket/train", instance_groups=("a",))
+    spec = dataclasses.replace(
+        SPEC, instance_type=None, instance_count=1, processes_per_instance=None, instance_groups=groups,
+        channels=(channel,),
+    )  # fmt: skip
+    source = request(spec)["InputDataConfig"][1]["DataSource"]["S3DataSource"]
+    assert source["InstanceGroupNames"] == ["a"]
+    assert request(spec)["AlgorithmSpecification"]["ContainerArguments"][:2] == ["--nproc-per-node", "1"]
+
+
+def test_a_framework_must_have_become_an_image() -> None:
+    spec = dataclasses.replace(SPEC, image=None, framework="pytorch", framework_version="2.13")
+    with pytest.raises(SpecificationError, match="in_region"):
+        request(spec)
+    assert request(spec.in_region("us-east-1"))["AlgorithmSpecification"]["TrainingImage"].startswith(
+        "763104351884.dkr"
+    )
+
+
+def test_what_the_service_has_chosen_is_read() -> None:
+    answer = {
+        "TrainingJobName": "n",
+        "TrainingJobStatus": "InProgress",
+        "ResourceConfig": {
+            "InstancePreferences": [{"InstanceType": "ml.p5.48xlarge"}, {"InstanceType": "ml.p4d.24xlarge"}],
+            "InstanceCount": 2,
+            "SelectedInstanceType": "ml.p4d.24xlarge",
+            "SelectedInstanceCount": 2,
+        },
+    }
+    assert (job_status(answer).instance_type, job_status(answer).instance_count) == ("ml.p4d.24xlarge", 2)
 
 
 def test_the_container_starts_the_entry_program_with_the_processes_of_a_host() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.phase import JobPhase
-from airflow_dlaws.jobs.spec import TrainingSpec, hyperparameter_text
+from airflow_dlaws.jobs.spec import CapacityPreference, InstanceGroup, TrainingSpec, hyperparameter_text
 from airflow_dlaws.launchers.tuning_request import tuning_request, tuning_status
 from airflow_dlaws.storage import S3Uri
 from airflow_dlaws.sweeps.space import parse_space
@@ -73,6 +73,39 @@ def test_the_script_and_its_processes_travel_as_variables() -> None:
     assert json.loads(variables["DLAWS_ARGUMENTS"]) == ["--resume", "a b"]
     assert set(definition["AlgorithmSpecification"]) == {"TrainingImage", "TrainingInputMode", "MetricDefinitions"}
     assert definition["StaticHyperParameters"] == {"epochs": "9"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (
+            "instance_groups",
+            {"instance_groups": (InstanceGroup(name="a", instance_type="ml.g5.xlarge"),), "instance_type": None,
+             "instance_count": 1, "processes_per_instance": None},
+        ),
+        (
+            "capacity_preferences",
+            {"capacity_preferences": (CapacityPreference(instance_type="ml.g5.xlarge"),), "instance_type": None},
+        ),
+        ("keep_alive_s", {"keep_alive_s": 60}),
+        ("infra_check", {"infra_check": True}),
+        ("extra_request", {"extra_request": {"ExperimentConfig": {}}}),
+    ],
+)  # fmt: skip
+def test_what_a_tuning_job_has_no_place_for_is_refused(name: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(SpecificationError, match=f"{name}=.*engine='optuna'"):
+        tuner_spec(training=dataclasses.replace(TRAINING, **changes))
+
+
+def test_what_it_has_a_place_for_is_passed_on() -> None:
+    training = dataclasses.replace(
+        TRAINING, max_retry_attempts=2, network_isolation=True, encrypt_traffic=True, output_compression="NONE"
+    )
+    definition = tuning_request(tuner_spec(training=training), CODE)["TrainingJobDefinition"]
+    assert definition["RetryStrategy"] == {"MaximumRetryAttempts": 2}
+    assert definition["EnableNetworkIsolation"] is True
+    assert definition["EnableInterContainerTrafficEncryption"] is True
+    assert definition["OutputDataConfig"]["CompressionType"] == "NONE"
 
 
 def test_the_space_becomes_ranges() -> None:

@@ -12,7 +12,8 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_dlaws.errors import SpecificationError
-from airflow_dlaws.jobs.spec import Channel, ChannelKind, TrainingSpec
+from airflow_dlaws.jobs.images import OutdatedImageWarning
+from airflow_dlaws.jobs.spec import Channel, ChannelKind, InstanceGroup, TrainingSpec
 from airflow_dlaws.operators.training import DistributedTrainingOperator
 
 GOOD: dict[str, Any] = {
@@ -50,6 +51,24 @@ def rendered(values: dict[str, Any] | None = None, **changes: Any) -> TrainingSp
         ({"channels": ["s3://bucket/x"]}, "must map names"),
         ({"hyperparameters": {"layers": [1, 2]}}, "JSON string"),
         ({"spot": True}, "checkpoint_s3_uri"),
+        ({"image": None}, "give the URI of an image, or framework and framework_version"),
+        ({"image": None, "framework": "pytorch", "framework_version": "1.4"}, "framework_version='1.4'"),
+        ({"instance_type": "ml.p3.2xlarge"}, "has been retired by AWS"),
+        ({"instance_type": "ml.eia2.medium"}, "Elastic Inference"),
+        ({"instance_type": None}, "say which machines"),
+        ({"capacity_preferences": ["ml.p5.48xlarge"]}, "instance_type and capacity_preferences given"),
+        ({"instance_groups": [{"name": "a"}], "instance_type": None}, "instance_groups item=.*instance_type"),
+        ({"instance_groups": "a", "instance_type": None}, "instance_groups='a' is no JSON"),
+        (
+            {"keep_alive_s": "600", "spot": True, "max_wait_s": 86400, "checkpoint_s3_uri": "s3://b-b/c"},
+            "keep_alive_s=600",
+        ),
+        ({"max_retry_attempts": "many"}, "max_retry_attempts='many' must be an integer"),
+        ({"mlflow": {"uri": "x"}}, "mlflow=.*'uri'"),
+        ({"model_package": "x"}, "model_package='x' is no JSON"),
+        ({"channels": {"train": "fsx://fs-0123456789abcdef0/fsx/x"}}, "give subnets and security_group_ids"),
+        ({"extra_request": {"RoleArn": "x"}}, "RoleArn is set by the parameter role_arn"),
+        ({"extra_request": {"ExperimentConfg": {}}}, "did you mean ExperimentConfig"),
     ],
 )
 def test_a_bad_value_is_refused_when_the_dag_is_parsed(change: dict[str, Any], words: str) -> None:
@@ -75,6 +94,31 @@ def test_a_value_with_a_template_is_judged_once_it_is_rendered() -> None:
         rendered({**good, "hosts": "x"}, **changes)
 
 
+def test_machines_may_be_texts_mappings_and_templates() -> None:
+    choices = ["{{ first }}", {"instance_type": "ml.p4d.24xlarge"}]
+    spec = rendered({"first": "ml.p5.48xlarge"}, instance_type=None, capacity_preferences=choices)
+    assert [choice.instance_type for choice in spec.capacity_preferences] == ["ml.p5.48xlarge", "ml.p4d.24xlarge"]
+    groups = [{"name": "a", "instance_type": "ml.g5.xlarge", "instance_count": "{{ hosts }}"}]
+    spec = rendered({"hosts": 3}, instance_type=None, instance_groups=groups)
+    assert spec.instance_groups == (InstanceGroup(name="a", instance_type="ml.g5.xlarge", instance_count=3),)
+    spec = rendered(
+        {"all": '[{"name": "a", "instance_type": "ml.g5.xlarge"}]'}, instance_type=None, instance_groups="{{ all }}"
+    )
+    assert spec.hosts == 1
+
+
+def test_what_is_wrong_together_is_said_once_the_last_of_it_is_rendered() -> None:
+    changes = {"keep_alive_s": "{{ warm }}", "spot": True, "max_wait_s": 86400, "checkpoint_s3_uri": "s3://bucket/c"}
+    assert rendered({"warm": 0}, **changes).keep_alive_s == 0
+    with pytest.raises(SpecificationError, match="keep_alive_s=600 with spot=True"):
+        rendered({"warm": 600}, **changes)
+
+
+def test_an_image_past_its_end_of_patch_is_warned_of_when_the_dag_is_parsed() -> None:
+    with pytest.warns(OutdatedImageWarning, match="pytorch 2.6 until 2026-01-29 only"):
+        DistributedTrainingOperator(**{**GOOD, "image": None, "framework": "pytorch", "framework_version": "2.6"})
+
+
 def test_a_relative_source_lies_beside_the_dag_file() -> None:
     assert rendered().source == str(Path(__file__).parent / "scripts/flights")
 
@@ -95,7 +139,10 @@ def test_channels_may_be_texts_mappings_or_channels() -> None:
 
 def test_every_textual_field_of_the_specification_can_be_a_template() -> None:
     fields = set(DistributedTrainingOperator.template_fields)
-    assert set(TrainingSpec.__dataclass_fields__) - fields == {"spot", "resume_on_clear"}
+    flags = {
+        "spot", "resume_on_clear", "efa", "network_isolation", "encrypt_traffic", "infra_check", "remote_debug",
+    }  # fmt: skip
+    assert set(TrainingSpec.__dataclass_fields__) - fields == flags
 
 
 def test_default_arguments_of_the_dag_reach_the_connection_and_the_waiting() -> None:

@@ -178,7 +178,7 @@ class RegisterModelOperator(DlawsOperator):
             raise SpecificationError(f"training has no artifact_uri, only {sorted(training)}: give artifact_uri")
         if artifact.endswith("/"):
             raise SpecificationError(
-                f"artifact_uri={artifact!r} is a model stored file by file (output_compression='NONE'); a model package "
+                f"artifact_uri={artifact!r} is a model stored file by file (output_compression='NONE'); a package "
                 "is registered from one archive: train with output_compression='GZIP'"
             )
         known: dict[str, Any] = {}

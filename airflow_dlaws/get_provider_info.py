@@ -45,6 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "python-modules": [
                     "airflow_dlaws.triggers.job",
+                    "airflow_dlaws.triggers.pause",
                     "airflow_dlaws.triggers.rollout",
                     "airflow_dlaws.triggers.drift",
                 ],

@@ -23,7 +23,10 @@ from airflow_dlaws.jobs.spec import TrainingSpec
 from airflow_dlaws.jobs.wire import to_json
 
 #: What makes a training another training; machines, limits, keys, tags and tracked metrics do not.
-_WHAT_IS_TRAINED = ("image", "entry_point", "arguments", "hyperparameters", "channels", "environment")
+_WHAT_IS_TRAINED = (
+    "image", "framework", "framework_version", "entry_point", "arguments", "hyperparameters", "channels", "environment",
+    "extra_request",
+)  # fmt: skip
 
 
 def with_own_checkpoints(spec: TrainingSpec, identity: TaskIdentity, code: str) -> TrainingSpec:

@@ -1,21 +1,28 @@
-"""Reads the log of a SageMaker job or endpoint from CloudWatch, all hosts in one call, bit by bit."""
+"""Reads the logs of SageMaker jobs and endpoints from CloudWatch, all hosts in one call, bit by bit."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from airflow_dlaws.launchers.aws_errors import error_code, service_errors
-from airflow_dlaws.launchers.protocol import LogCursor, LogPage
+from airflow_dlaws.launchers.protocol import LogCursor, LogPage, LogTask, SharedLogPage
 
 TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 #: Followed by the endpoint's name.
 ENDPOINT_LOG_GROUPS = "/aws/sagemaker/Endpoints/"
 #: CloudWatch shows events of different hosts out of order by some seconds: look back that far, and skip what was seen.
 OVERLAP_MS = 15_000
+#: Where a job is quiet, and its log is read with others', its lines are taken to show within this time; CloudWatch
+#: needs seconds. So the others' older lines need not be read again and again.
+LATEST_MS = 300_000
 #: Enough hosts to find the one that failed; each is a call.
 HOSTS_IN_TAIL = 8
+#: FilterLogEvents takes at most so many streams.
+STREAMS_PER_CALL = 100
 #: One page holds 1 MB or 10,000 events; a job that prints more between two polls is read on at the next poll.
 PAGES_PER_CALL = 10
 
@@ -26,13 +33,43 @@ def read_log(logs: Any, *, group: str, stream_prefix: str, cursor: LogCursor) ->
     :param logs: boto3 CloudWatch Logs client.
     :param stream_prefix: a job's streams are named `<job>/<host>-<number>`.
     """
-    since = max(0, cursor.since_ms - OVERLAP_MS)
-    events = _events(logs, group, stream_prefix, since)
-    fresh = [event for event in events if event["eventId"] not in set(cursor.seen)]
-    newest = max((event["timestamp"] for event in events), default=cursor.since_ms)
-    recent = tuple(event["eventId"] for event in events if event["timestamp"] >= newest - OVERLAP_MS)
-    fresh.sort(key=lambda event: event["timestamp"])
-    return LogPage(lines=tuple(_line(event) for event in fresh), cursor=LogCursor(since_ms=newest, seen=recent))
+    asked = {"logStreamNamePrefix": stream_prefix, "startTime": _first_ms(cursor)}
+    events, complete, _ = _events(logs, group, asked)
+    # CloudWatch has filtered already; moto does not filter by prefix.
+    return _page([event for event in events if event["logStreamName"].startswith(stream_prefix)], cursor, complete)
+
+
+def read_logs(logs: Any, *, group: str, tasks: Sequence[LogTask], now_ms: int) -> SharedLogPage:
+    """Return the lines of several jobs since their cursors, read together.
+
+    :param tasks: with at most STREAMS_PER_CALL streams in all.
+    """
+    owners = {stream: task.name for task in tasks for stream in task.streams}
+    since = min(_first_ms(task.cursor) for task in tasks)
+    events, complete, calls = _events(logs, group, {"logStreamNames": list(owners), "startTime": since})
+    read_to = now_ms if complete or not events else int(events[-1]["timestamp"])
+    found: dict[str, list[dict[str, Any]]] = {task.name: [] for task in tasks}
+    for event in events:
+        found[owners[event["logStreamName"]]].append(event)
+    pages = {
+        task.name: _page(found[task.name], task.cursor, complete, quiet_until=read_to - LATEST_MS) for task in tasks
+    }
+    return SharedLogPage(pages=pages, calls=calls)
+
+
+def recent_streams(logs: Any, *, group: str, token: str | None = None) -> tuple[tuple[str, ...], str | None]:
+    """Return the names of the streams written to last, 50 at most, and the token of the next page."""
+    asked: dict[str, Any] = {"orderBy": "LastEventTime", "descending": True}
+    if token:
+        asked["nextToken"] = token
+    with service_errors(f"list the log streams of {group}"):
+        try:
+            answer = logs.describe_log_streams(logGroupName=group, **asked)
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+            return (), None
+    return tuple(str(stream["logStreamName"]) for stream in answer["logStreams"]), answer.get("nextToken")
 
 
 def read_tail(logs: Any, *, group: str, stream_prefix: str = "", count: int, since_ms: int = 0) -> tuple[str, ...]:
@@ -59,22 +96,49 @@ def read_tail(logs: Any, *, group: str, stream_prefix: str = "", count: int, sin
     return tuple(_line(event) for event in events[-count:])
 
 
-def _events(logs: Any, group: str, stream_prefix: str, since: int) -> list[dict[str, Any]]:
-    asked = {"logGroupName": group, "logStreamNamePrefix": stream_prefix, "startTime": since}
+def _first_ms(cursor: LogCursor) -> int:
+    return max(0, cursor.since_ms - OVERLAP_MS)
+
+
+def _page(events: list[dict[str, Any]], cursor: LogCursor, complete: bool, *, quiet_until: int = 0) -> LogPage:
+    """Return the lines of one job among its events, and the cursor behind them.
+
+    :param events: all of the job since the cursor, and perhaps some from before.
+    :param quiet_until: a time before which no further event will come to light; the cursor is moved up to it.
+    """
+    first, seen = _first_ms(cursor), set(cursor.seen)
+    fresh = [event for event in events if event["timestamp"] >= first and event["eventId"] not in seen]
+    newest = max((event["timestamp"] for event in events), default=cursor.since_ms)
+    reached = LogCursor(since_ms=max(newest, cursor.since_ms, quiet_until))
+    recent = tuple(event["eventId"] for event in events if event["timestamp"] >= _first_ms(reached))
+    fresh.sort(key=lambda event: event["timestamp"])
+    return LogPage(
+        lines=tuple(_line(event) for event in fresh),
+        cursor=dataclasses.replace(reached, seen=recent),
+        streams=tuple(sorted({str(event["logStreamName"]) for event in events})),
+        complete=complete,
+    )
+
+
+def _events(logs: Any, group: str, asked: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool, int]:
+    """Return the events, whether these were all, and the calls made."""
+    request = {"logGroupName": group, **asked}
     events: list[dict[str, Any]] = []
-    with service_errors(f"read the log streams {group}:{stream_prefix}*"):
+    calls = 0
+    with service_errors(f"read the log streams {group}:{asked.get('logStreamNamePrefix', '')}*"):
         try:
-            for _ in range(PAGES_PER_CALL):
-                page = logs.filter_log_events(**asked)
-                # CloudWatch has filtered already; moto does not filter by prefix.
-                events += [event for event in page["events"] if event["logStreamName"].startswith(stream_prefix)]
+            while calls < PAGES_PER_CALL:
+                calls += 1
+                page = logs.filter_log_events(**request)
+                events += page["events"]
                 if not page.get("nextToken"):
-                    break
-                asked["nextToken"] = page["nextToken"]
+                    return events, True, calls
+                request["nextToken"] = page["nextToken"]
         except ClientError as error:
             if error_code(error) != "ResourceNotFoundException":  # until the first job prints, there is no group
                 raise
-    return events
+            return events, True, calls
+    return events, False, calls
 
 
 def _line(event: dict[str, Any]) -> str:

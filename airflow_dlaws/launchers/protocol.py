@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
+from airflow_dlaws.launchers.job_list import ListPage, Stretch
 
 #: What kind of job an engine runs: TrainingSpec, for one.
 SpecT = TypeVar("SpecT", contravariant=True)
@@ -23,10 +24,16 @@ class LogCursor:
 
 @dataclass(frozen=True, kw_only=True)
 class LogPage:
-    """The lines since a cursor, in order of time over all hosts, and the cursor behind them."""
+    """The lines since a cursor, in order of time over all hosts, and the cursor behind them.
+
+    :param streams: where the lines came from.
+    :param complete: whether there was no more to be read.
+    """
 
     lines: tuple[str, ...]
     cursor: LogCursor
+    streams: tuple[str, ...] = ()
+    complete: bool = True
 
 
 class Launcher(Protocol[SpecT]):
@@ -59,6 +66,43 @@ class Launcher(Protocol[SpecT]):
 
     def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
         """Return the last `count` lines the job has printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogTask:
+    """One job's part of a shared read: its streams, and how far it was read."""
+
+    name: str
+    streams: tuple[str, ...]
+    cursor: LogCursor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedLogPage:
+    """What a shared read gave for each job, and the calls of the API that it took."""
+
+    pages: Mapping[str, LogPage]
+    calls: int = 1
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """An engine whose jobs can be watched together: the service lists them, and their logs lie in one group."""
+
+    def describe(self, reference: JobReference) -> JobStatus:
+        """See `Launcher`."""
+
+    def log_lines(self, reference: JobReference, cursor: LogCursor) -> LogPage:
+        """See `Launcher`."""
+
+    def list_page(self, stretch: Stretch) -> ListPage:
+        """Return one page of all jobs of the account, others' too."""
+
+    def read_logs(self, tasks: Sequence[LogTask], now_ms: int) -> SharedLogPage:
+        """Read the logs of several jobs at once; `now_ms` is the time, in milliseconds since the epoch."""
+
+    def recent_streams(self, token: str | None = None) -> tuple[tuple[str, ...], str | None]:
+        """Return the names of the log streams written to last, whoever's they are, and the token of the next page."""
 
 
 @runtime_checkable

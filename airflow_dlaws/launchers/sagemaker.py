@@ -13,8 +13,9 @@ from airflow_dlaws.jobs.reference import Submission
 from airflow_dlaws.jobs.spec import TrainingSpec
 from airflow_dlaws.launchers import preflight
 from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP
+from airflow_dlaws.launchers.listed_jobs import ListedJobs
 from airflow_dlaws.launchers.protocol import Launcher
-from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder, SageMakerJobs
+from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder
 from airflow_dlaws.launchers.sagemaker_request import job_status, training_request
 from airflow_dlaws.launchers.source import SourceBundle, read_source
 from airflow_dlaws.storage import S3Uri
@@ -31,6 +32,8 @@ TRAINING = JobKind(
     missing=("not found",),
     log_group=TRAINING_LOG_GROUP,
     console="jobs",
+    list_method="list_training_jobs",
+    summaries="TrainingJobSummaries",
 )
 
 
@@ -47,7 +50,7 @@ class JobCode:
         return self.bundle.location(self.destination)
 
 
-class SageMakerLauncher(SageMakerJobs):
+class SageMakerLauncher(ListedJobs):
     """The training jobs of one account and region."""
 
     kind = TRAINING

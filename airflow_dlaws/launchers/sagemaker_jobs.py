@@ -48,6 +48,8 @@ class JobKind:
     :param missing: what the service's refusal says where there is no job of that name.
     :param log_group: where the job's hosts print, each in a stream `<job>/<host>-<number>`.
     :param console: folder of the console page, "jobs" in `#/jobs/NAME`.
+    :param list_method: boto3's method that lists the jobs, and the member of its answer with the rows; empty where jobs
+        of this kind are not watched together.
     """
 
     engine: str
@@ -60,6 +62,8 @@ class JobKind:
     log_group: str
     console: str
     name_limit: int = NAME_LIMIT
+    list_method: str = ""
+    summaries: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from airflow_dlaws.jobs.transform import TransformSpec
 from airflow_dlaws.launchers import preflight
 from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.launchers.data_log import read_data_log
+from airflow_dlaws.launchers.listed_jobs import ListedJobs
 from airflow_dlaws.launchers.model import delete_model, ensure_model
 from airflow_dlaws.launchers.protocol import Launcher
-from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder, SageMakerJobs
+from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder
 from airflow_dlaws.launchers.transform_data import ScoredObject, find_bad_rows, input_objects, scored_objects
 from airflow_dlaws.launchers.transform_request import container, data_of, transform_request, transform_status
 from airflow_dlaws.storage import ObjectStore, S3Uri
@@ -32,10 +33,12 @@ TRANSFORM = JobKind(
     missing=("Could not find requested job", "Could not find job to update"),
     log_group="/aws/sagemaker/TransformJobs",
     console="transform-jobs",
+    list_method="list_transform_jobs",
+    summaries="TransformJobSummaries",
 )
 
 
-class TransformLauncher(SageMakerJobs):
+class TransformLauncher(ListedJobs):
     """The transform jobs of one account and region."""
 
     kind = TRANSFORM

@@ -18,12 +18,12 @@ from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, TRIGGER_TIMED_OUT, Airf
 from airflow_dlaws.errors import DlawsError, JobFailed, NoCapacity, SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.hooks.launcher import launcher_for
-from airflow_dlaws.jobs.capacity import LONGEST_WAIT_S, Shortage, next_try
 from airflow_dlaws.jobs.failure import NO_CAPACITY
 from airflow_dlaws.jobs.outcome import failure_message, judge
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.progress import PROGRESS_XCOM, ProgressReports, document, sentence
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
+from airflow_dlaws.jobs.shortage import LONGEST_WAIT_S, Shortage, next_try
 from airflow_dlaws.jobs.spec import JobSpec
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import Launcher

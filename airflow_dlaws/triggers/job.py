@@ -6,17 +6,19 @@ import asyncio
 import enum
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, cancelled_by_user, in_thread
 from airflow_dlaws.errors import DlawsError, ServiceRefused
-from airflow_dlaws.hooks.aws import AwsConnection, forget_clients, shared_clients
+from airflow_dlaws.hooks.aws import AwsConnection, shared_clients
 from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import Launcher, LogCursor
-from airflow_dlaws.launchers.watch import JobWatch, Look
+from airflow_dlaws.launchers.watch import Look
+from airflow_dlaws.triggers.polling import looks
 from airflow_dlaws.triggers.progress import ProgressTeller
 
 
@@ -106,22 +108,23 @@ class JobTrigger(BaseTrigger):
         self.log.info("The task was killed: job %s %s", self.reference.name, "is stopped" if stopped else "had ended")
 
     async def _watch(self) -> JobEvent:
-        watch = JobWatch(self._launcher, self.reference, poll_interval=self.poll_interval, cursor=self.log_cursor)
+        seen = looks(self.connection, self.reference, poll_interval=self.poll_interval, cursor=self.log_cursor)
         progress = ProgressTeller(self.progress_interval, self.log)
-        while True:
+        async with aclosing(seen):
             try:
-                look = await in_thread(watch.look)
+                async with asyncio.timeout(self.deadline - time.time()) as limit:
+                    async for look in seen:
+                        self._report(look)
+                        ended = look.status is not None and look.status.terminal
+                        await progress.tell(look.lines, self.task_instance, last=ended)
+                        if ended:
+                            return JobEvent(kind=JobEventKind.FINISHED, status=look.status)
             except ServiceRefused as error:
                 return JobEvent(kind=JobEventKind.LOST, message=str(error))
-            self._report(look)
-            ended = look.status is not None and look.status.terminal
-            await progress.tell(look.lines, self.task_instance, last=ended)
-            if ended:
-                return JobEvent(kind=JobEventKind.FINISHED, status=look.status)
-            remaining = self.deadline - time.time()
-            if remaining <= 0:
-                return await self._end_at_deadline()
-            await asyncio.sleep(min(look.wait_s, remaining))
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+        return await self._end_at_deadline()
 
     async def _end_at_deadline(self) -> JobEvent:
         """Stop the job at once; the task, once it has a worker, makes sure of it and fails."""
@@ -132,12 +135,11 @@ class JobTrigger(BaseTrigger):
         return JobEvent(kind=JobEventKind.DEADLINE)
 
     def _report(self, look: Look) -> None:
+        """Tell in the task's log what was seen: the one place for it while the task is deferred."""
         for line in look.lines:
             self.log.info("%s", line)
         if look.note:
             self.log.warning("%s", look.note)
-        if look.refused:
-            forget_clients(self.connection)
 
     def _stop(self) -> bool:
         return self._launcher().stop(self.reference)

@@ -112,10 +112,21 @@ def job_methods() -> set[str]:
     return {f"{verb}_{kind}" for verb in verbs for kind in kinds}
 
 
+def list_methods() -> set[str]:
+    """Return the methods by which kinds of jobs are listed."""
+    return {
+        keyword.value.value
+        for call in trees()
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "JobKind"
+        for keyword in call.keywords
+        if keyword.arg == "list_method" and isinstance(keyword.value, ast.Constant)
+    }
+
+
 def actions_needed() -> set[str]:
     """Return the actions behind every operation that the code names: as a method, or as a paginator or waiter."""
     known, needed = operations(), set[str]()
-    for method in job_methods():
+    for method in job_methods() | list_methods():
         needed |= known[method]
     for node in trees():
         if isinstance(node, ast.Attribute) and node.attr not in NOT_AWS:
@@ -161,6 +172,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
     # These actions know no resources: Service Authorization Reference.
     without_resources = {
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
+        "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
     }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_dlaws.jobs.capacity import LONGEST_PAUSE_S, LONGEST_WAIT_S, Shortage, next_try
+from airflow_dlaws.jobs.shortage import LONGEST_PAUSE_S, LONGEST_WAIT_S, Shortage, next_try
 
 
 def tries(budget_s: float, *, looks_take_s: float = 1.0) -> list[float]:

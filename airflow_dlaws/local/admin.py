@@ -36,6 +36,7 @@ def _health(context: LocalContext) -> dict[str, Any]:
         "time_scale": context.time_scale,
         "isolation": available().name.lower(),
         "images": context.images.patterns(),
+        "file_systems": sorted(context.file_systems),
     }
 
 

@@ -14,6 +14,7 @@ from airflow_dlaws.local.clients import make_client
 from airflow_dlaws.local.faults import FaultOrders
 from airflow_dlaws.local.images import ImageRegistry
 from airflow_dlaws.local.tag_store import TagStore
+from airflow_dlaws.local.warm_pools import WarmPools
 
 #: moto's account, and the one in every example of this project.
 ACCOUNT = "123456789012"
@@ -80,6 +81,9 @@ class LocalContext:
     spot_price: float = 0.3
     #: What GetProducts of the price list chooses from; None where nobody has named a file.
     products: list[dict[str, Any]] | None = None
+    #: Folders that stand for file systems of FSx and EFS, by id.
+    file_systems: Mapping[str, Path] = field(default_factory=dict)
+    warm_pools: WarmPools = field(default_factory=WarmPools)
     tags: TagStore = field(default_factory=TagStore)
     faults: FaultOrders = field(default_factory=FaultOrders)
     #: Set when the server goes down; waits end early on it.

@@ -38,6 +38,15 @@ class Isolation(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder of this machine that a host sees under /opt/ml."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostProgram:
     """A program that runs as a host, written as if its folder were at /opt/ml."""
 
@@ -48,6 +57,7 @@ class HostProgram:
     environment: Mapping[str, str]
     #: Its standard output and error, appended.
     log: Path
+    mounts: tuple[Mount, ...] = ()
 
 
 @functools.cache

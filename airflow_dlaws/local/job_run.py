@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airflow_dlaws.local.context import LocalContext
+from airflow_dlaws.local.file_systems import DirectoryMissing
 from airflow_dlaws.local.isolation import HostProgram
 from airflow_dlaws.local.sandbox import HostExit, Sandbox
 from airflow_dlaws.local.training_input import InputFault
@@ -31,6 +32,14 @@ _WENT_DOWN = "InternalServerError: the local AWS went down"
 
 class JobFault(Exception):
     """The job fails; the text is its FailureReason."""
+
+
+def no_capacity() -> JobFault:
+    """What happens to a job that finds no machines."""
+    return JobFault(
+        "CapacityError: Unable to provision requested ML compute capacity. "
+        "Please retry using a different ML instance type."
+    )
 
 
 class RunningJob(Protocol):
@@ -58,7 +67,7 @@ class JobRun:
         """Take the job to one of its ends."""
         try:
             self._perform()
-        except (JobFault, InputFault) as fault:
+        except (JobFault, InputFault, DirectoryMissing) as fault:
             self._record.fail(str(fault))
         except Exception as error:
             traceback.print_exc()
@@ -77,10 +86,7 @@ class JobRun:
         if not self._pause(STARTING_SECONDS):
             return False
         if self._context.faults.take("capacity", operation):
-            raise JobFault(
-                "CapacityError: Unable to provision requested ML compute capacity. "
-                "Please retry using a different ML instance type."
-            )
+            raise no_capacity()
         return True
 
     def _pause(self, seconds: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 
 from airflow_dlaws.errors import SpecificationError
@@ -24,6 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spot-price", type=_share, default=0.3, help="what spot costs, as a share of the price on demand (0.3)"
     )
     parser.add_argument("--prices", type=_products, metavar="FILE", help="products that the price list answers with")
+    parser.add_argument(
+        "--file-system",
+        type=_file_system,
+        action="append",
+        default=[],
+        metavar="ID=FOLDER",
+        help="let this folder stand for a file system of FSx for Lustre or EFS",
+    )
     parser.add_argument(
         "--image",
         type=_image,
@@ -66,6 +75,13 @@ def _products(text: str) -> Path:
     except SpecificationError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return Path(text)
+
+
+def _file_system(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not re.fullmatch("fs-[0-9a-f]{8,18}", name) or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no ID=FOLDER with an id such as fs-0123abcd and a folder")
+    return name, Path(folder).resolve()
 
 
 def _image(text: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ class LocalAws:
     :param images: image URI patterns and the folders of programs that stand for them.
     :param spot_price: what spot instances cost, as a share of the price on demand.
     :param prices: file of products for the price list.
+    :param file_systems: folders that stand for file systems of FSx and EFS, by id.
     :param tied: end the server when this Python process ends.
     """
 
@@ -46,12 +47,14 @@ class LocalAws:
         images: Mapping[str, Path] | None = None,
         spot_price: float = 0.3,
         prices: Path | None = None,
+        file_systems: Mapping[str, Path] | None = None,
         tied: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.state_dir = Path(state_dir).resolve()
         self._port, self._time_scale, self._images = port, time_scale, dict(images or {})
         self._spot_price, self._prices = spot_price, prices
+        self._file_systems = dict(file_systems or {})
         self._tied, self._environment = tied, dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -153,6 +156,7 @@ class LocalAws:
 
     def _arguments(self) -> list[str]:
         images = [f"--image={pattern}={Path(folder).resolve()}" for pattern, folder in self._images.items()]
+        mounted = [f"--file-system={name}={Path(folder).resolve()}" for name, folder in self._file_systems.items()]
         tied = ["--tied"] if self._tied else []
         options = [
             f"--port={self._port}",
@@ -161,7 +165,7 @@ class LocalAws:
             f"--spot-price={self._spot_price}",
             *([f"--prices={Path(self._prices).resolve()}"] if self._prices else []),
         ]
-        return [*options, *images, *tied]
+        return [*options, *images, *mounted, *tied]
 
     def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -147,6 +147,10 @@ class Sandbox:
             "log": str(program.log),
             "argv": list(program.argv),
             "environment": dict(program.environment),
+            "mounts": [
+                {"source": str(mount.source), "target": mount.target, "read_only": mount.read_only}
+                for mount in program.mounts
+            ],
             "working_directory": OPT_ML if self._isolation.isolates else str(program.folder),
         }
 

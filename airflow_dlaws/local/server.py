@@ -97,6 +97,7 @@ def serve(arguments: argparse.Namespace) -> None:
         images=images,
         time_scale=arguments.time_scale,
         spot_price=arguments.spot_price,
+        file_systems=dict(arguments.file_system),
         products=read_products(arguments.prices) if arguments.prices else None,
     )
     application.router = router = Router(context)

@@ -24,6 +24,7 @@ from typing import Any
 # <sched.h>, <sys/mount.h>, <sys/prctl.h>, <net/if.h>
 _NEWNS, _NEWUTS, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x10000000, 0x20000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_MS_RDONLY, _MS_REMOUNT, _MS_RELATIME = 0x1, 0x20, 0x200000
 _PDEATHSIG, _CHILD_SUBREAPER = 1, 36
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
 
@@ -151,6 +152,8 @@ def _isolate(host: dict[str, Any]) -> None:
         _mount("proc", "/proc", "proc", 0)
     _mount(host["hosts_file"], "/etc/hosts", None, _MS_BIND)
     _bind_opt_ml(host["folder"], host["stage"])
+    for mount in host["mounts"]:
+        _bind(mount["source"], mount["target"], read_only=mount["read_only"])
     socket.sethostname(host["name"])
 
 
@@ -163,6 +166,17 @@ def _bind_opt_ml(folder: str, stage: str) -> None:
         Path(stage, "ml").mkdir()
         _mount(stage, "/opt", None, _MS_BIND | _MS_REC)
     _mount(folder, "/opt/ml", None, _MS_BIND | _MS_REC)
+
+
+def _bind(source: str, target: str, *, read_only: bool) -> None:
+    Path(target).mkdir(parents=True, exist_ok=True)
+    _mount(source, target, None, _MS_BIND | _MS_REC)
+    if read_only:
+        # Only this option changes: the kernel refuses to loosen others of a mount that another namespace has made.
+        flags = os.statvfs(target).f_flag
+        kept = flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)
+        relative = _MS_RELATIME if flags & os.ST_RELATIME else 0
+        _mount(source, target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept | relative)
 
 
 def _mirror(entry: Path, place: Path) -> None:

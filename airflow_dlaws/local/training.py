@@ -11,6 +11,7 @@ from airflow_dlaws.local.errors import unsupported, validation_error
 from airflow_dlaws.local.job_table import JobTable
 from airflow_dlaws.local.training_job import TrainingJob
 from airflow_dlaws.local.training_run import TrainingRun
+from airflow_dlaws.local.warm_pools import WarmPool, key_of
 
 
 class TrainingJobs:
@@ -43,10 +44,19 @@ class TrainingJobs:
         :param tuning_arn: the tuning job that launches it.
         :raises ServiceError: the request is refused, or the name is taken.
         """
-        training_request.check(parameters, self._context.client("s3", request.region), request.region)
+        training_request.check(
+            parameters, self._context.client("s3", request.region), request.region, self._context.file_systems
+        )
         arn = request.arn("training-job", parameters["TrainingJobName"].lower())
+        keep_alive = parameters["ResourceConfig"].get("KeepAlivePeriodInSeconds", 0)
+        pool = WarmPool(key_of(request.region, parameters), self._context.scaled(keep_alive)) if keep_alive else None
         job = TrainingJob(
-            parameters, arn, self._context.now, tuning_arn=tuning_arn, spot_price=self._context.spot_price
+            parameters,
+            arn,
+            self._context.now,
+            tuning_arn=tuning_arn,
+            spot_price=self._context.spot_price,
+            warm_pool=pool,
         )
         self._jobs.start(job, request.region, parameters, TrainingRun(self._context, job, request.region).perform)
         return job

@@ -7,23 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airflow_dlaws.local.images import SYSTEM_PATH
-from airflow_dlaws.local.isolation import OPT_ML, HostProgram
+from airflow_dlaws.local.isolation import OPT_ML, HostProgram, Mount
+from airflow_dlaws.local.training_hosts import TrainingHost
 from airflow_dlaws.local.training_input import write_configuration
 from airflow_dlaws.local.training_job import TrainingJob
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code", "tmp")
 
 
-def make_folders(job: TrainingJob, job_folder: Path, hosts: Sequence[str]) -> None:
+def make_folders(job: TrainingJob, job_folder: Path, hosts: Sequence[TrainingHost]) -> None:
     """Make what each host finds under /opt/ml, and its configuration files."""
     for host in hosts:
         for inside in _FOLDERS:
-            (job_folder / host / inside).mkdir(parents=True, exist_ok=True)
-        write_configuration(job_folder / host, host, hosts, job.request)
+            (job_folder / host.name / inside).mkdir(parents=True, exist_ok=True)
+        write_configuration(job_folder / host.name, host, hosts, job.request)
 
 
 def container_programs(
-    job: TrainingJob, region: str, job_folder: Path, hosts: Sequence[str], image_folder: Path
+    job: TrainingJob,
+    region: str,
+    job_folder: Path,
+    hosts: Sequence[TrainingHost],
+    image_folder: Path,
+    mounts: tuple[Mount, ...] = (),
 ) -> list[HostProgram]:
     """Return the program of each host, in the words of the job's request; without any: `train`, as Docker gets it."""
     algorithm = job.request["AlgorithmSpecification"]
@@ -31,11 +37,12 @@ def container_programs(
     environment = _environment(job, region, image_folder, len(hosts))
     return [
         HostProgram(
-            name=host,
-            folder=job_folder / host,
+            name=host.name,
+            folder=job_folder / host.name,
             argv=tuple(command or ["train"]),
             environment=environment,
-            log=job_folder / f"{host}.log",
+            log=job_folder / f"{host.name}.log",
+            mounts=mounts,
         )
         for host in hosts
     ]

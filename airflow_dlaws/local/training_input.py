@@ -14,11 +14,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from airflow_dlaws.errors import ServiceRefused
+from airflow_dlaws.local.training_hosts import TrainingHost
 from airflow_dlaws.local.training_request import no_objects
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
-#: AWS's name for the only group of a job whose instances are all alike.
-_GROUP = "homogeneousCluster"
 #: The loopback interface of the job's own network; on AWS it is usually eth0.
 _INTERFACE = "lo"
 
@@ -27,22 +26,23 @@ class InputFault(Exception):
     """The input cannot be had; the text is the job's FailureReason."""
 
 
-def write_configuration(folder: Path, host: str, hosts: Sequence[str], request: Mapping[str, Any]) -> None:
+def write_configuration(
+    folder: Path, host: TrainingHost, hosts: Sequence[TrainingHost], request: Mapping[str, Any]
+) -> None:
     """Write the three files under input/config for one host."""
-    instance_type = request["ResourceConfig"]["InstanceType"]
     documents = {
         "hyperparameters.json": request.get("HyperParameters", {}),
         "inputdataconfig.json": {
             channel["ChannelName"]: _channel_configuration(channel, request)
-            for channel in request.get("InputDataConfig", [])
+            for channel in channels_for(host.group, request)
         },
         "resourceconfig.json": {
-            "current_host": host,
-            "current_instance_type": instance_type,
-            "current_group_name": _GROUP,
-            "hosts": list(hosts),
+            "current_host": host.name,
+            "current_instance_type": host.instance_type,
+            "current_group_name": host.group,
+            "hosts": [other.name for other in hosts],
             "network_interface_name": _INTERFACE,
-            "instance_groups": [{"instance_group_name": _GROUP, "instance_type": instance_type, "hosts": list(hosts)}],
+            "instance_groups": _groups(hosts),
         },
     }
     configuration = folder / "input" / "config"
@@ -51,11 +51,33 @@ def write_configuration(folder: Path, host: str, hosts: Sequence[str], request: 
         (configuration / name).write_text(json.dumps(document, indent=1))
 
 
+def _groups(hosts: Sequence[TrainingHost]) -> list[dict[str, Any]]:
+    return [
+        {
+            "instance_group_name": name,
+            "instance_type": next(host.instance_type for host in hosts if host.group == name),
+            "hosts": [host.name for host in hosts if host.group == name],
+        }
+        for name in dict.fromkeys(host.group for host in hosts)
+    ]
+
+
+def channels_for(group: str, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the channels that the hosts of a group get."""
+    return [
+        channel
+        for channel in request.get("InputDataConfig", [])
+        if group in channel["DataSource"].get("S3DataSource", {}).get("InstanceGroupNames", [group])
+    ]
+
+
 def _channel_configuration(channel: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
     mode = channel.get("InputMode", request["AlgorithmSpecification"]["TrainingInputMode"])
     configuration = {
         "TrainingInputMode": mode,
-        "S3DistributionType": channel["DataSource"]["S3DataSource"].get("S3DataDistributionType", "FullyReplicated"),
+        "S3DistributionType": channel["DataSource"]
+        .get("S3DataSource", {})
+        .get("S3DataDistributionType", "FullyReplicated"),
         "RecordWrapperType": "None",
     }
     if "ContentType" in channel:
@@ -69,14 +91,18 @@ class ChannelLoader:
     def __init__(self, s3: Any, request: Mapping[str, Any], region: str) -> None:
         self._request, self._objects = request, InputObjects(s3, region, request["RoleArn"])
 
-    def load(self, folders: Sequence[Path]) -> None:
-        """Fill input/data of every host.
+    def load(self, hosts: Sequence[tuple[Path, str]]) -> None:
+        """Fill input/data of every host, given its folder and its instance group, with what lies in S3.
 
         :raises InputFault: a prefix has no objects, a manifest cannot be read, an object is not there.
         """
         for channel in self._request.get("InputDataConfig", []):
+            source = channel["DataSource"].get("S3DataSource")
+            if source is None:
+                continue
             inside = Path("input", "data", channel["ChannelName"])
-            self._objects.place(channel["DataSource"]["S3DataSource"], [folder / inside for folder in folders])
+            folders = [folder for folder, group in hosts if channel in channels_for(group, self._request)]
+            self._objects.place(source, [folder / inside for folder in folders])
 
 
 class InputObjects:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from airflow_dlaws.local.training_hosts import Choice, choices
 from airflow_dlaws.local.training_request import DEFAULT_RUN_SECONDS
+from airflow_dlaws.local.warm_pools import WarmPool
 
 #: Longest FailureReason of the service model.
 _REASON_LIMIT = 1024
@@ -73,6 +75,7 @@ _NOT_DESCRIBED = frozenset({"Tags", "SessionChainingConfig"})
 class TrainingJob:
     """The record of one job. Thread-safe; who runs the job tells it what happens.
 
+    :param warm_pool: of its machines, where they are to be kept.
     :param spot_price: what a spot instance costs, as a share of the price on demand.
     """
 
@@ -84,9 +87,14 @@ class TrainingJob:
         *,
         tuning_arn: str = "",
         spot_price: float = 1.0,
+        warm_pool: WarmPool | None = None,
     ) -> None:
         self.request, self.arn, self._now, self._tuning_arn = request, arn, now, tuning_arn
         self._spot_price = spot_price if self.spot else 1.0
+        self.warm_pool = warm_pool
+        #: What it may get, the most wanted first; nothing for a job of several groups.
+        self.choices = [] if "InstanceGroups" in request["ResourceConfig"] else choices(request["ResourceConfig"])
+        self._selected: Choice | None = None
         self.name: str = request["TrainingJobName"]
         #: Set by StopTrainingJob.
         self.stop_requested = threading.Event()
@@ -153,6 +161,11 @@ class TrainingJob:
                 self.status = TrainingStatus.STOPPING
                 self.enter(SecondaryStatus.STOPPING)
 
+    def select(self, choice: Choice) -> None:
+        """Note which of its choices it gets."""
+        with self._lock:
+            self._selected = choice
+
     def request_stop(self) -> bool:
         """Begin to stop; return False where the job is not in progress."""
         with self._lock:
@@ -166,6 +179,8 @@ class TrainingJob:
     def finish(self, state: SecondaryStatus, *, reason: str = "", artifact: str = "") -> None:
         """End the job in `state`, for a reason where it failed, with the location of the model where it left one."""
         with self._lock:
+            if self.warm_pool and state is not SecondaryStatus.COMPLETED:
+                self.warm_pool.give_up()
             self._reason, self._artifact = reason[:_REASON_LIMIT], artifact
             self.enter(state)
             self._transitions[-1]["EndTime"] = self.modified
@@ -215,11 +230,18 @@ class TrainingJob:
                 "FailureReason": self._reason or None,
                 "ModelArtifacts": {"S3ModelArtifacts": self._artifact} if self._artifact else None,
                 "FinalMetricDataList": list(self._metrics.values()) or None,
+                "WarmPoolStatus": self.warm_pool.describe() if self.warm_pool else None,
                 **self._seconds(),
             }
 
     def _echo(self) -> dict[str, Any]:
         request = {name: value for name, value in self.request.items() if name not in _NOT_DESCRIBED}
+        if "InstancePreferences" in request["ResourceConfig"] and self._selected:
+            selected = {
+                "SelectedInstanceType": self._selected.instance_type,
+                "SelectedInstanceCount": self._selected.count,
+            }
+            request["ResourceConfig"] = {**request["ResourceConfig"], **selected}
         flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
         defaults = {"StoppingCondition": {"MaxRuntimeInSeconds": DEFAULT_RUN_SECONDS}}
         return dict.fromkeys(flags, False) | defaults | request

@@ -1,7 +1,8 @@
 """What CreateTrainingJob refuses beyond the service model: the rules of AWS's prose, and what this machine cannot do.
 
 Accepted without effect, as one machine has neither: VpcConfig, encryption keys and flags, volume size, image
-repository settings, time series of metrics.
+repository settings, time series of metrics, training plans, MLflow and model package configuration, remote debugging
+and infrastructure checks. What is said of machines stands in `training_hosts`, of file systems in `file_systems`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.local import file_systems, training_hosts
 from airflow_dlaws.local.errors import unsupported, validation_error
 from airflow_dlaws.local.isolation import OPT_ML
 from airflow_dlaws.storage import S3Uri
@@ -24,27 +27,28 @@ LONGEST_RUN_SECONDS = 28 * 86_400
 DEFAULT_RUN_SECONDS = 86_400
 
 _UNSUPPORTED = (
-    "ServerlessJobConfig", "MlflowConfig", "ModelPackageConfig", "DebugHookConfig", "DebugRuleConfigurations",
+    "ServerlessJobConfig", "DebugHookConfig", "DebugRuleConfigurations",
     "TensorBoardOutputConfig", "ProfilerRuleConfigurations", "ExperimentConfig", "SessionChainingConfig",
 )  # fmt: skip
-_UNSUPPORTED_RESOURCES = ("InstanceGroups", "InstancePreferences", "InstancePlacementConfig", "TrainingPlanArn")
-_UNSUPPORTED_SOURCES = ("AttributeNames", "InstanceGroupNames", "ModelAccessConfig", "HubAccessConfig")
+_UNSUPPORTED_SOURCES = ("AttributeNames", "ModelAccessConfig", "HubAccessConfig")
 
 
-def check(request: Mapping[str, Any], s3: Any, region: str) -> None:
+def check(request: Mapping[str, Any], s3: Any, region: str, folders: Mapping[str, Path]) -> None:
     """Refuse what AWS refuses at creation, and what cannot be done here.
 
     :param s3: a client to look for the buckets with.
+    :param folders: those that stand for file systems, by id.
     :raises ServiceError: ValidationException.
     """
     _check_supported(request)
     _check_algorithm(request)
-    _check_resources(request)
+    training_hosts.check(request)
     _check_stopping(request)
     _check_checkpoints(request)
     for channel in request.get("InputDataConfig", []):
         _check_channel(channel)
     _check_channel_names(request)
+    file_systems.check(request, folders)
     _check_buckets(request, s3, region)
 
 
@@ -65,10 +69,6 @@ def _check_supported(request: Mapping[str, Any]) -> None:
             raise unsupported(f"{member} in CreateTrainingJob")
     if not request.get("ProfilerConfig", {"DisableProfiler": True}).get("DisableProfiler"):
         raise unsupported("ProfilerConfig in CreateTrainingJob, except DisableProfiler=True")
-    if request.get("RemoteDebugConfig", {}).get("EnableRemoteDebug"):
-        raise unsupported("EnableRemoteDebug")
-    if request.get("InfraCheckConfig", {}).get("EnableInfraCheck"):
-        raise unsupported("EnableInfraCheck")
 
 
 def _check_algorithm(request: Mapping[str, Any]) -> None:
@@ -90,24 +90,6 @@ def _check_algorithm(request: Mapping[str, Any]) -> None:
             raise validation_error(
                 f"Metric {definition['Name']!r}: {definition['Regex']!r} is no regular expression: {error}."
             ) from error
-
-
-def _check_resources(request: Mapping[str, Any]) -> None:
-    resources = request.get("ResourceConfig")
-    if resources is None:
-        raise validation_error("ResourceConfig is required for a training job that is not serverless.")
-    for member in _UNSUPPORTED_RESOURCES:
-        if member in resources:
-            raise unsupported(f"ResourceConfig.{member}")
-    if "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1:
-        raise validation_error(
-            f"ResourceConfig needs an InstanceType and an InstanceCount of at least 1, not "
-            f"{resources.get('InstanceType')} and {resources.get('InstanceCount')}."
-        )
-    if resources.get("KeepAlivePeriodInSeconds"):
-        if request.get("EnableManagedSpotTraining"):
-            raise validation_error("KeepAlivePeriodInSeconds cannot be used with EnableManagedSpotTraining.")
-        raise unsupported("warm pools (KeepAlivePeriodInSeconds)")
 
 
 def _check_stopping(request: Mapping[str, Any]) -> None:
@@ -135,9 +117,9 @@ def _check_checkpoints(request: Mapping[str, Any]) -> None:
 
 def _check_channel(channel: Mapping[str, Any]) -> None:
     name, source = channel["ChannelName"], channel["DataSource"]
-    if "S3DataSource" not in source:
+    if "S3DataSource" not in source and "FileSystemDataSource" not in source:
         raise unsupported(f"{sorted(source)} as the source of channel {name!r}; use S3DataSource")
-    data = source["S3DataSource"]
+    data = source.get("S3DataSource", {"S3DataType": "S3Prefix", "S3Uri": "s3://none"})
     if data["S3DataType"] not in {"S3Prefix", "ManifestFile"}:
         raise unsupported(f"S3DataType {data['S3DataType']} (channel {name!r}); use S3Prefix or ManifestFile")
     for member in _UNSUPPORTED_SOURCES:
@@ -164,7 +146,8 @@ def _check_channel_names(request: Mapping[str, Any]) -> None:
 
 def _check_buckets(request: Mapping[str, Any], s3: Any, region: str) -> None:
     for channel in request.get("InputDataConfig", []):
-        check_input_bucket(channel["DataSource"]["S3DataSource"]["S3Uri"], s3, region, request["RoleArn"])
+        if "S3DataSource" in channel["DataSource"]:
+            check_input_bucket(channel["DataSource"]["S3DataSource"]["S3Uri"], s3, region, request["RoleArn"])
     check_output_bucket("OutputDataConfig.S3OutputPath", request["OutputDataConfig"]["S3OutputPath"], s3, region)
     if "CheckpointConfig" in request:
         check_output_bucket("CheckpointConfig.S3Uri", request["CheckpointConfig"]["S3Uri"], s3, region)

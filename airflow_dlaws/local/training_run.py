@@ -6,6 +6,7 @@ import shutil
 import time
 
 from airflow_dlaws.local.context import LocalContext
+from airflow_dlaws.local.file_systems import link_where_not_mounted, mounts_of
 from airflow_dlaws.local.isolation import HostProgram
 from airflow_dlaws.local.job_logs import HostLog, LogStream, MetricReader, put_metric
 from airflow_dlaws.local.job_run import (
@@ -16,10 +17,12 @@ from airflow_dlaws.local.job_run import (
     JobFault,
     JobRun,
     cannot_start,
+    no_capacity,
     run_hosts,
 )
 from airflow_dlaws.local.training_container import container_programs, make_folders
 from airflow_dlaws.local.training_fate import RETURNING_SECONDS, Fate
+from airflow_dlaws.local.training_hosts import Choice, hosts_of
 from airflow_dlaws.local.training_input import ChannelLoader
 from airflow_dlaws.local.training_job import SecondaryStatus, TrainingJob
 from airflow_dlaws.local.training_output import Artifacts, Checkpoints, failure_text
@@ -43,13 +46,17 @@ class TrainingRun(JobRun):
         super().__init__(context, job, context.state_dir / "jobs" / region / job.name)
         self._job, self._region = job, region
         self._request = job.request
-        self._hosts = [f"algo-{number}" for number in range(1, self._request["ResourceConfig"]["InstanceCount"] + 1)]
-        self._folders = [self._folder / host for host in self._hosts]
         self._s3 = context.client("s3", region)
         self._fate = Fate(context, job)
         self._log_epoch = 0
         #: Whether the job has trained on the instances that it has now: a model may lie there.
         self._has_instances = False
+        self._have(job.choices[0] if job.choices else None)
+
+    def _have(self, choice: Choice | None) -> None:
+        """Note which hosts these are."""
+        self._hosts = hosts_of(self._request["ResourceConfig"], choice)
+        self._folders = [self._folder / host.name for host in self._hosts]
         self._checkpoints = (
             Checkpoints(self._s3, self._request["CheckpointConfig"], self._folders)
             if "CheckpointConfig" in self._request
@@ -89,7 +96,7 @@ class TrainingRun(JobRun):
     def _start(self, operation: str) -> bool:
         """Find machines; a spot job that finds none waits on, up to MaxWaitTimeInSeconds."""
         if not self._job.spot:
-            return super()._start(operation)
+            return self._start_on_demand(operation)
         while self._pause(STARTING_SECONDS):
             if self._fate.waited_too_long():
                 return False
@@ -97,13 +104,41 @@ class TrainingRun(JobRun):
                 return True
         return False
 
+    def _start_on_demand(self, operation: str) -> bool:
+        """Find machines: those of a warm pool, or else of the first type that there is; False where it is to stop.
+
+        :raises JobFault: the fault `capacity` is on order for the operation, or for every type of the job.
+        """
+        faults = self._context.faults
+        if self._context.warm_pools.take(self._region, self._request):
+            return True
+        if not self._pause(STARTING_SECONDS):
+            return False
+        if faults.take("capacity", operation):
+            raise no_capacity()
+        if not self._job.choices:
+            types = {host.instance_type for host in self._hosts}
+            if any(faults.take("capacity", name) for name in sorted(types)):
+                raise no_capacity()
+            return True
+        for choice in self._job.choices:
+            if not faults.take("capacity", choice.instance_type):
+                self._job.select(choice)
+                self._have(choice)
+                return True
+        raise no_capacity()
+
     def _prepare(self) -> list[HostProgram]:
         image_folder = self._image_folder(self._request["AlgorithmSpecification"]["TrainingImage"])
         make_folders(self._job, self._folder, self._hosts)
-        ChannelLoader(self._s3, self._request, self._region).load(self._folders)
+        ChannelLoader(self._s3, self._request, self._region).load(
+            [(folder, host.group) for folder, host in zip(self._folders, self._hosts, strict=True)]
+        )
         if self._checkpoints:
             self._checkpoints.restore()
-        return container_programs(self._job, self._region, self._folder, self._hosts, image_folder)
+        mounts = mounts_of(self._request, self._context.file_systems)
+        link_where_not_mounted(mounts, self._folders)
+        return container_programs(self._job, self._region, self._folder, self._hosts, image_folder, mounts)
 
     def _train(self, programs: list[HostProgram]) -> Ended:
         logs = self._logs(programs)
@@ -171,6 +206,8 @@ class TrainingRun(JobRun):
         self._context.wait(UPLOADING_SECONDS)
         model = artifacts.upload([folder / "model" for folder in self._folders], "model")
         artifacts.upload([folder / "output" / "data" for folder in self._folders], "output")
+        if state is SecondaryStatus.COMPLETED and self._job.warm_pool:
+            self._context.warm_pools.open(self._job.warm_pool)
         self._job.finish(state, artifact=model)
 
     def _failure(self, ended: Ended) -> str:

@@ -39,34 +39,11 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         "only be set with EnableManagedSp",
     ),
     ({"StoppingCondition": {"MaxRuntimeInSeconds": 3_000_000}}, "over the limit of 2419200"),
-    (
-        {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "KeepAlivePeriodInSeconds": 60}},
-        "does not support warm pools",
-    ),
     ({"InputDataConfig": [channel("a", BUCKET), channel("a", BUCKET)]}, "Channel names must be unique; \\['a'\\]"),
     ({"InputDataConfig": [channel("a", BUCKET) | {"InputMode": "Pipe"}]}, "does not support InputMode Pipe"),
     ({"InputDataConfig": [channel("a", BUCKET, S3DataType="AugmentedManifestFile")]}, "use S3Prefix or ManifestFile"),
-    (
-        {
-            "InputDataConfig": [
-                {
-                    "ChannelName": "a",
-                    "DataSource": {
-                        "FileSystemDataSource": {
-                            "FileSystemId": "fs-12345678",
-                            "FileSystemAccessMode": "ro",
-                            "FileSystemType": "FSxLustre",
-                            "DirectoryPath": "/x",
-                        }
-                    },
-                }
-            ]
-        },
-        "use S3DataSource",
-    ),
     ({"DebugHookConfig": {"S3OutputPath": BUCKET}}, "does not support DebugHookConfig"),
     ({"ProfilerConfig": {"S3OutputPath": BUCKET}}, "does not support ProfilerConfig"),
-    ({"InfraCheckConfig": {"EnableInfraCheck": True}}, "does not support EnableInfraCheck"),
 ]
 
 

@@ -22,7 +22,7 @@ from airflow_dlaws.get_provider_info import get_provider_info
 PACKAGE = Path(airflow_dlaws.__file__).parent
 INFO = get_provider_info()
 #: Modules that hold what several operators share, and no operator of their own.
-SHARED = {"operators.base", "operators.job", "operators.training_options", "sensors.base"}
+SHARED = {"operators.training_options", "operators.base", "operators.job", "sensors.base"}
 
 
 def named_modules() -> Iterator[str]:

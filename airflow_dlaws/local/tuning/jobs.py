@@ -56,7 +56,7 @@ class TuningJobs:
             thread.join(_CLOSE_SECONDS)
 
     def _create(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
-        check(parameters, self._context.client("s3", request.region), request.region)
+        check(parameters, self._context.client("s3", request.region), request.region, self._context.file_systems)
         arn = request.arn("hyper-parameter-tuning-job", parameters["HyperParameterTuningJobName"].lower())
         job = TuningJob(parameters, arn, self._context.now)
         region = self._regions[request.region]

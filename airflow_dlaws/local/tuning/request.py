@@ -7,6 +7,7 @@ where a comment says so. The training jobs' own rules are those of `training_req
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from airflow_dlaws.local import training_request
@@ -22,7 +23,7 @@ _UNSUPPORTED = ("TrainingJobDefinitions", "WarmStartConfig", "Autotune")
 _UNSUPPORTED_IN_DEFINITION = ("TuningObjective", "HyperParameterRanges", "HyperParameterTuningResourceConfig")
 
 
-def check(request: Mapping[str, Any], s3: Any, region: str) -> None:
+def check(request: Mapping[str, Any], s3: Any, region: str, folders: Mapping[str, Path]) -> None:
     """Refuse what AWS refuses at creation, and what cannot be done here.
 
     :raises ServiceError: ValidationException or ResourceLimitExceeded.
@@ -34,7 +35,7 @@ def check(request: Mapping[str, Any], s3: Any, region: str) -> None:
     _check_names(space, definition)
     limits.check_limits(config, space)
     limits.check_strategy(config, definition)
-    training_request.check(child_request(request, 1, {}), s3, region)
+    training_request.check(child_request(request, 1, {}), s3, region, folders)
 
 
 def _check_supported(request: Mapping[str, Any]) -> None:

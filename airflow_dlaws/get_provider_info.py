@@ -55,6 +55,7 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "airflow_dlaws.links.aws.ConsoleLink",
             "airflow_dlaws.links.aws.LogsLink",
+            "airflow_dlaws.links.aws.ProgressLink",
             "airflow_dlaws.links.aws.ReportLink",
         ],
     }

@@ -1,4 +1,4 @@
-"""Links to the AWS console, to log streams and to reports in S3.
+"""Links to the AWS console, to log streams, to reports in S3, and to the progress that Airflow itself shows.
 
 An operator stores the address as soon as it knows it (`XLink.store`), so the link works while the task is deferred and
 after it failed; Airflow asks for it again with `get_link` when the task ends.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from airflow_dlaws._compat import BaseOperatorLink, Context
+from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.storage import S3Uri
 
 if TYPE_CHECKING:
@@ -46,10 +47,25 @@ class LogsLink(_StoredLink):
     name = "CloudWatch logs"
 
 
+class ProgressLink(_StoredLink):
+    """Where Airflow's own UI shows the XCom `progress` of a task, which is renewed while it waits."""
+
+    name = "Progress"
+
+
 class ReportLink(_StoredLink):
     """The report a task wrote to S3."""
 
     name = "Report"
+
+
+def progress_url(identity: TaskIdentity) -> str:
+    """Return the page of a task instance's XComs in Airflow's UI; empty where the deployment has no address."""
+    if not identity.deployment:
+        return ""
+    steps = ["dags", identity.dag_id, "runs", identity.run_id, "tasks", identity.task_id]
+    mapped = ["mapped", str(identity.map_index)] if identity.map_index >= 0 else []
+    return "/".join([identity.deployment.rstrip("/"), *(quote(step, safe="") for step in (*steps, *mapped)), "xcom"])
 
 
 def sagemaker_console_url(region: str, page: str) -> str:

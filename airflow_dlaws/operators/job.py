@@ -25,10 +25,18 @@ from airflow_dlaws.jobs.progress import PROGRESS_XCOM, ProgressReports, document
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.shortage import LONGEST_WAIT_S, Shortage, next_try
 from airflow_dlaws.jobs.spec import JobSpec
+from airflow_dlaws.jobs.story import JobStory
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import Launcher
 from airflow_dlaws.launchers.watch import JobWatch
-from airflow_dlaws.links.aws import ConsoleLink, LogsLink, logs_console_url, sagemaker_console_url
+from airflow_dlaws.links.aws import (
+    ConsoleLink,
+    LogsLink,
+    ProgressLink,
+    logs_console_url,
+    progress_url,
+    sagemaker_console_url,
+)
 from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
 from airflow_dlaws.triggers.job import JobEvent, JobEventKind, JobTrigger
 from airflow_dlaws.triggers.pause import PauseTrigger
@@ -67,7 +75,7 @@ class JobOperator(DlawsOperator):
     :param progress_interval: seconds between two reports of the job's progress, in the log and as the XCom `progress`.
     """
 
-    operator_extra_links = (ConsoleLink(), LogsLink())
+    operator_extra_links = (ConsoleLink(), LogsLink(), ProgressLink())
     engine = "sagemaker"
 
     def __init__(
@@ -203,6 +211,8 @@ class JobOperator(DlawsOperator):
         context["ti"].xcom_push(key=_JOB_XCOM, value=to_json(submission))
         ConsoleLink.store(context, sagemaker_console_url(reference.region, self.launcher.console_page(reference)))
         LogsLink.store(context, self._logs_url(reference))
+        if address := progress_url(identity_of(context)):
+            ProgressLink.store(context, address)
 
     def _stored_submission(self, context: Context) -> Mapping[str, Any] | None:
         return self._stored(context, _JOB_XCOM)
@@ -244,13 +254,15 @@ class JobOperator(DlawsOperator):
         :raises JobFailed: the deadline has passed, or the task was killed.
         """
         watch = JobWatch(lambda: self.launcher, reference, poll_interval=self.poll_interval)
-        reports = ProgressReports(self.progress_interval)
+        reports, story = ProgressReports(self.progress_interval), JobStory()
         while True:
             look = watch.look()
             for line in look.lines:
                 self.log.info("%s", line)
             if look.note:
                 self.log.warning("%s", look.note)
+            if news := story.take(look.status):
+                self.log.info("%s", news)
             ended = look.status is not None and look.status.terminal
             if progress := reports.take(look.lines, datetime.now(UTC), last=ended):
                 self.log.info("%s", sentence(progress))

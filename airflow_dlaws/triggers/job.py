@@ -115,9 +115,8 @@ class JobTrigger(BaseTrigger):
                 async with asyncio.timeout(self.deadline - time.time()) as limit:
                     async for look in seen:
                         self._report(look)
-                        ended = look.status is not None and look.status.terminal
-                        await progress.tell(look.lines, self.task_instance, last=ended)
-                        if ended:
+                        await progress.tell(look, self.task_instance)
+                        if look.status is not None and look.status.terminal:
                             return JobEvent(kind=JobEventKind.FINISHED, status=look.status)
             except ServiceRefused as error:
                 return JobEvent(kind=JobEventKind.LOST, message=str(error))

@@ -1,13 +1,14 @@
-"""Tells a deferred task's progress: a line in its log and an XCom, from the lines its job prints."""
+"""Tells a deferred task's progress: log lines and an XCom, from its job's states and what the job prints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_dlaws._compat import push_xcom
 from airflow_dlaws.jobs.progress import PROGRESS_XCOM, ProgressReports, document, sentence
+from airflow_dlaws.jobs.story import JobStory
+from airflow_dlaws.launchers.watch import Look
 
 
 class ProgressTeller:
@@ -18,14 +19,17 @@ class ProgressTeller:
     """
 
     def __init__(self, every_s: float, log: Any) -> None:
-        self._reports, self._log, self._refused = ProgressReports(every_s), log, False
+        self._reports, self._story, self._log, self._refused = ProgressReports(every_s), JobStory(), log, False
 
-    async def tell(self, lines: Iterable[str], task_instance: Any, *, last: bool = False) -> None:
-        """Take in new lines, and tell the progress if it is time to.
+    async def tell(self, look: Look, task_instance: Any) -> None:
+        """Take in what was seen; tell a state that is new, and the progress if it is time to.
 
         That Airflow does not take the XCom is said once and fails nothing: the job is what the task waits for.
         """
-        progress = self._reports.take(lines, datetime.now(UTC), last=last)
+        if news := self._story.take(look.status):
+            self._log.info("%s", news)
+        ended = look.status is not None and look.status.terminal
+        progress = self._reports.take(look.lines, datetime.now(UTC), last=ended)
         if progress is None:
             return
         self._log.info("%s", sentence(progress))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -35,6 +36,11 @@ def test_progress_is_read_through_the_api_while_the_task_is_deferred(
     assert (progress["steps"], progress["fraction"], progress["checkpoint_step"]) == (6, 0.5, 3)
     assert progress["sentence"].startswith("Progress: step 3 of 6, 50% done, loss 0.3333, 100 samples/s")
 
+    links = airflow.api.links(DAG, run_id, "train")
+    assert "CloudWatch logs" in links
+    if links["Progress"]:  # this Airflow may have no address of its own
+        assert links["Progress"].endswith(f"/dags/{DAG}/runs/{quote(run_id, safe='')}/tasks/train/xcom")
+
     job = airflow.api.xcom(DAG, run_id, "train", "dlaws_job")["reference"]["name"]
     local_aws.order_fault(kind="interruption", target=job, times=1)
     assert airflow.api.wait_for_run(DAG, run_id, limit_s=120) == "success"
@@ -44,4 +50,4 @@ def test_progress_is_read_through_the_api_while_the_task_is_deferred(
     assert seen()["step"] == 6
     log = airflow.api.log(DAG, run_id, "train", 1)
     assert "Progress: step 3 of 6, 50% done" in log
-    assert "CloudWatch logs" in airflow.api.links(DAG, run_id, "train")
+    assert "Job: Training" in log

@@ -55,9 +55,9 @@ def with_status(trial: Trial, status: JobStatus, spec: SweepSpec, now: datetime)
         return dataclasses.replace(trial, state=TrialState.STOPPED, reason=_divergence(spec))
     if status.phase is JobPhase.SUCCEEDED:
         return _completed(trial, status, spec)
-    if status.phase is JobPhase.STOPPED:
-        return _stopped(trial, status)
     verdict = judge(status)
+    if status.phase is JobPhase.STOPPED and (trial.state is TrialState.STOPPING or verdict.permanent):
+        return _stopped(trial, status)
     if not verdict.permanent and trial.interruptions < INTERRUPTION_LIMIT:
         return again(trial)
     return dataclasses.replace(trial, state=TrialState.FAILED, reason=status.reason or verdict.sentence)

@@ -45,6 +45,7 @@ def kill_checks(environment: Environment, aws: LocalAws, home: Path, bucket: str
             "run_marked_failed": act.seconds_to_stop(act.mark_run_failed),
             "task_marked_failed": act.seconds_to_stop(act.mark_task_failed),
             "triggerer_restarted": act.restart_triggerer(),
+            "progress_seen": act.seconds_to_progress(),
         }
     except (TimeoutError, RuntimeError) as error:
         raise CheckFailed(f"{error}\n{stack.tail('triggerer', 60)}") from error
@@ -65,6 +66,20 @@ class KillActs:
         started = time.monotonic()
         self._wait(lambda: self._status(job) in ("Stopping", "Stopped"), f"{act.__name__}: job {job} is being stopped")
         return round(time.monotonic() - started, 1)
+
+    def seconds_to_progress(self) -> float:
+        """Start a run and wait until Airflow's API shows the progress of its task while that is deferred."""
+        run_id, _ = self._deferred_run()
+        started = time.monotonic()
+        self._wait(lambda: self._progress(run_id), "the progress of a deferred task is an XCom")
+        seen = round(time.monotonic() - started, 1)
+        self.mark_run_failed(run_id)
+        return seen
+
+    def _progress(self, run_id: str) -> bool:
+        entries = self._stack.api.call("GET", f"/dags/{DAG}/dagRuns/{quote(run_id)}/taskInstances/train/xcomEntries")
+        shown = "progress" in {entry["key"] for entry in entries["xcom_entries"]}
+        return shown and self._stack.api.task_state(DAG, run_id, "train") == "deferred"
 
     def mark_task_failed(self, run_id: str) -> None:
         """Mark the task failed, as the UI does."""

@@ -11,6 +11,6 @@ parser.add_argument("--seconds", type=float, default=1)
 seconds = parser.parse_args().seconds
 started = time.monotonic()
 while time.monotonic() - started < seconds:
-    print(json.dumps({"dlaws_metrics": {"elapsed": time.monotonic() - started}}), flush=True)
+    print(json.dumps({"dlaws_metrics": {"step": time.monotonic() - started, "steps": seconds}}), flush=True)
     time.sleep(0.5)
 Path(os.environ["SM_MODEL_DIR"], "model.txt").write_text("done")

@@ -123,6 +123,15 @@ def test_the_last_value_counts_and_the_service_completes_a_log_that_lags() -> No
     assert "never reported 'error'" in silent.reason
 
 
+def test_a_trial_whose_spot_instances_were_taken_away_for_too_long_is_run_again() -> None:
+    spec = sweep_journal().spec
+    taken = JobStatus(phase=JobPhase.STOPPED, detail="MaxWaitTimeExceeded", interruptions=2, billable_seconds=7)
+    again = with_status(sweep_trial(1, 0.3), taken, spec, NOW)
+    assert (again.state, again.interruptions, again.billed_before) == (TrialState.PROPOSED, 1, 7)
+    ours = dataclasses.replace(sweep_trial(1, 0.3), state=TrialState.STOPPING, reason="it was behind")
+    assert with_status(ours, taken, spec, NOW).state is TrialState.STOPPED
+
+
 def test_a_stop_in_the_console_is_told_apart_from_ours() -> None:
     spec, status = sweep_journal().spec, JobStatus(phase=JobPhase.STOPPED, detail="Stopped")
     ours = with_status(sweep_trial(0, state=TrialState.STOPPING, reason="not among the best"), status, spec, NOW)

@@ -23,6 +23,8 @@ from airflow_dlaws.registry.manifest import FILE_NAME, ModelManifest
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
 _INTEGERS = ("instance_count", "processes_per_instance", "volume_size_gb", "max_runtime_s", "max_wait_s")
+#: Places of code, which may be relative to the DAG file.
+_FOLDERS = ("source", "dependencies")
 #: Fields whose values belong together; they are judged at parse time only if all of them are known by then.
 _SPOT_FIELDS = ("spot", "max_runtime_s", "max_wait_s", "checkpoint_s3_uri")
 
@@ -37,6 +39,8 @@ class DistributedTrainingOperator(JobOperator):
 
     :param image: URI of a container image with Python and what the script imports.
     :param source: folder with the code, relative to the DAG file or absolute, or an s3://bucket/prefix.
+    :param dependencies: further folders with code, such as ["../training_scripts/sm_runtime"], each copied beside the
+        code under its own name; given as `source` is.
     :param entry_point: script in that folder; gets the hyperparameters as `--name value`, then `arguments`.
     :param channels: name -> s3://bucket/prefix, or a Channel, or the fields of one as a mapping.
     :param output_s3_uri: where the job's artifacts go, each under the job's name.
@@ -53,6 +57,7 @@ class DistributedTrainingOperator(JobOperator):
     template_fields: Sequence[str] = (
         "image",
         "source",
+        "dependencies",
         "entry_point",
         "arguments",
         "hyperparameters",
@@ -92,6 +97,7 @@ class DistributedTrainingOperator(JobOperator):
         instance_type: str,
         instance_count: int | str = 1,
         processes_per_instance: int | str = 1,
+        dependencies: Sequence[str | Path] = (),
         channels: Mapping[str, str | Channel | Mapping[str, Any]] | None = None,
         data_snapshot: str | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
@@ -119,6 +125,7 @@ class DistributedTrainingOperator(JobOperator):
         )
         self.image = image
         self.source = source
+        self.dependencies = dependencies
         self.entry_point = entry_point
         self.output_s3_uri = output_s3_uri
         self.role_arn = role_arn
@@ -147,8 +154,9 @@ class DistributedTrainingOperator(JobOperator):
         if self.data_snapshot and self._is_first_try(context["ti"]):
             self._refuse_other_data(self.data_snapshot)
         return TrainingSpec(
-            **{name: self._value(name) for name in FIELD_CHECKS if name != "source"},
-            source=self._source(),
+            **{name: self._value(name) for name in FIELD_CHECKS if name not in _FOLDERS},
+            source=self._located(self.source),
+            dependencies=tuple(self._located(folder) for folder in self.dependencies),
             channels=_channels(self.channels),
             spot=self.spot,
             tags=self.tags or {},
@@ -248,13 +256,15 @@ class DistributedTrainingOperator(JobOperator):
             return {} if value is None else value
         if name in ("arguments", "metrics"):
             return value if isinstance(value, str) else tuple(value or ())
+        if name == "dependencies":
+            return value if isinstance(value, str) else tuple(str(folder) for folder in value)
         return str(value) if name == "source" else value
 
-    def _source(self) -> str:
-        source = str(self.source)
-        if source.startswith("s3://") or Path(source).is_absolute():
-            return source
-        return str(Path(self.dag.fileloc).parent / source)
+    def _located(self, folder: str | Path) -> str:
+        """Return a folder of code by its whole path; a relative one lies beside the DAG file."""
+        if str(folder).startswith("s3://") or Path(folder).is_absolute():
+            return str(folder)
+        return str(Path(self.dag.fileloc).parent / folder)
 
 
 def integer(name: str, value: Any) -> int | None:

@@ -11,7 +11,8 @@ import torch
 from sm_runtime.data import Data, pinned, to_device
 from sm_runtime.sampler import MicroBatch, Sampler, Step
 
-Item = tuple[Step, MicroBatch, Any]
+#: Number of the micro-batch among those of this process, its step, itself, and its samples.
+Item = tuple[int, Step, MicroBatch, Any]
 
 
 class Feed:
@@ -33,10 +34,10 @@ class Feed:
 
     def __next__(self) -> Item:
         began = time.perf_counter()
-        step, micro, batch = next(self._items)
+        number, step, micro, batch = next(self._items)
         batch = to_device(batch, self._device)
         self.waited += time.perf_counter() - began
-        return step, micro, batch
+        return number, step, micro, batch
 
     def close(self) -> None:
         """End the thread."""
@@ -45,9 +46,9 @@ class Feed:
 
     def _read(self, steps: Iterable[Step], pin: bool) -> Iterator[Item]:
         for step in steps:
-            for micro in step.micro_batches:
+            for number, micro in enumerate(step.micro_batches):
                 batch = self._data.batch(micro.indices)
-                yield step, micro, pinned(batch) if pin else batch
+                yield number, step, micro, pinned(batch) if pin else batch
 
 
 class Ahead:

@@ -7,6 +7,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 
+import torch.distributed as dist
+
 from sm_runtime import stopping
 from sm_runtime.environment import Environment
 from sm_runtime.plan import Plan
@@ -36,12 +38,23 @@ def join(environment: Environment, plan: Plan) -> Iterator[Group]:
         raise
 
 
+def _is_lost_peer(error: BaseException) -> bool:
+    """Tell whether the fault is another process's. gloo raises plain RuntimeErrors."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text
+    )
+
+
 def _leave_word(environment: Environment, error: BaseException) -> None:
     """Write the failure file unless another process of this host has: the first failure is the cause."""
     if not environment.failure_file or (isinstance(error, SystemExit) and error.code in {0, None, stopping.STOPPED}):
         return
     where = f"process {environment.rank} of {environment.world_size} on {environment.host}"
-    words = "\n".join([f"{type(error).__name__}: {error}", where, "".join(traceback.format_tb(error.__traceback__))])
+    said = f"{type(error).__name__}: {error}"
+    if environment.world_size > 1 and _is_lost_peer(error):
+        said = f"another process has ended or does not answer, and its host may say why: {said}"
+    words = "\n".join([said, where, "".join(traceback.format_tb(error.__traceback__))])
     try:
         handle = os.open(environment.failure_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:

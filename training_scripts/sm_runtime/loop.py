@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from sm_runtime import parallel, seeds, stopping
-from sm_runtime.checkpoints import Checkpoints
+from sm_runtime.checkpoints import Checkpoints, to_host
 from sm_runtime.data import Data
 from sm_runtime.feed import Feed
 from sm_runtime.interval import Interval
@@ -119,12 +119,14 @@ class _Run:
         self.epoch_loss = self.epoch_samples = 0.0
         self.model = parallel.place(task.model, plan, group).train()
         self.optimizer = task.optimizer(self.model)
-        alone = plan.parallel == "population"
-        rank, size = (0, 1) if alone else (group.rank, group.size)
+        self.population = plan.parallel == "population"
+        self.member = group.rank if self.population else 0
+        rank, size = (0, 1) if self.population else (group.rank, group.size)
         samples = len(task.data)
         order = task.order or shuffled(samples, plan.seed)
         micro_batches = plan.micro_batches or size
-        self.sampler = Sampler(samples, plan.batch_size, micro_batches, order=order, rank=rank, size=size)
+        even = plan.parallel == "fsdp2"
+        self.sampler = Sampler(samples, plan.batch_size, micro_batches, order=order, rank=rank, size=size, even=even)
         self.steps = plan.epochs * self.sampler.steps_per_epoch
         self.schedule = task.schedule(self.optimizer, self.steps) if task.schedule else None
         self.checkpoints = Checkpoints(checkpoint_dir, group, keep=plan.keep, identity=self._identity())
@@ -143,9 +145,13 @@ class _Run:
 
     def train(self) -> bool:
         """Go on to the end of the last epoch; return False where SIGTERM came first."""
-        for step, micro, batch in self.feed:
-            last = micro is step.micro_batches[-1]
-            self.forward_and_backward(step, micro, batch, last)
+        begun = False
+        for number, step, micro, batch in self.feed:
+            if not begun:
+                self.parallel.warm_up(lambda: self.backward(step, micro, batch, True))  # noqa: B023  called at once
+                begun = True
+            last = number == len(step.micro_batches) - 1
+            self.losses.add_(self.backward(step, micro, batch, last))
             if not last:
                 continue
             self.update(step)
@@ -156,8 +162,9 @@ class _Run:
             self.save()
         return True
 
-    def forward_and_backward(self, step: Step, micro: MicroBatch, batch: Any, last: bool) -> None:
-        seeds.set_seeds(self.plan.seed, self.step, micro.number)
+    def backward(self, step: Step, micro: MicroBatch, batch: Any, last: bool) -> torch.Tensor:
+        """Add the gradient of a micro-batch; return the sum of its losses, float[]."""
+        seeds.set_seeds(self.plan.seed, self.member, self.step, micro.number)
         with self.parallel.micro_batch(last):
             with self.autocast:
                 losses = self.task.loss(self.parallel.forward, batch)
@@ -168,7 +175,7 @@ class _Run:
                 )
             total = losses.float().sum() * micro.weight
             (total * (self.parallel.scale / step.count)).backward()
-        self.losses.add_(total.detach())
+        return total.detach()
 
     def update(self, step: Step) -> None:
         if self.plan.clip_norm is not None:
@@ -253,7 +260,7 @@ class _Run:
             "epoch_loss": self.epoch_loss,
             "epoch_samples": self.epoch_samples,
             # In a population every process has a state of its own; otherwise they are the same.
-            "members": self.group.gather(own) if self.plan.parallel == "population" else [own],
+            "members": self.group.gather(to_host(own)) if self.population else [own],
         }
 
     def restore(self) -> None:
@@ -261,7 +268,7 @@ class _Run:
         state = self.checkpoints.newest()
         if state is None:
             return
-        own = state["members"][self.group.rank if self.plan.parallel == "population" else 0]
+        own = state["members"][self.member]
         parallel.load_model(self.model, own["model"])
         parallel.load_optimizer(self.optimizer, own["optimizer"])
         if self.schedule:
@@ -283,7 +290,7 @@ class _Run:
         plan = {"batch_size": self.plan.batch_size, "seed": self.plan.seed, "samples": len(self.task.data)}
         if self.plan.micro_batches:
             plan["micro_batches"] = self.plan.micro_batches
-        if self.plan.parallel == "population":
+        if self.population:
             plan["members"] = self.group.size
         shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.model.state_dict().items()]
         return {**plan, "optimizer": type(self.optimizer).__name__, "model": shapes, **self.task.identity}

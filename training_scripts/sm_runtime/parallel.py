@@ -1,7 +1,7 @@
 """One model on many processes: DistributedDataParallel, FSDP2, or one model each; and its state as if it were whole."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -48,6 +48,22 @@ class Parallel:
         if self.together and plan.parallel == "ddp" and any(p.requires_grad for p in model.parameters()):
             devices = [group.device.index] if group.device.type == "cuda" else None
             self.forward = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+    def warm_up(self, backward: Callable[[], None]) -> None:
+        """Run one backward pass that changes nothing, before the first step of this process.
+
+        DDP sums gradients in buckets, and sorts these anew after its first backward pass. With three processes and more
+        the place in a bucket decides in which order numbers are added, so that without this the first step after a
+        resume would differ in the last bits from the same step of a run that went on.
+        """
+        if self.forward is self.model:
+            return
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        backward()
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(buffers[name])
 
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:

@@ -80,17 +80,27 @@ class Sampler:
     :param samples: samples of an epoch, over all processes.
     :param batch_size: samples of a step, over all processes.
     :param micro_batches: pieces that each step is cut into, over all processes.
+    :param even: every process works on as many micro-batches as the others, some with the weight 0: FSDP2's processes
+        wait for each other in every forward pass, DDP's once a step.
     """
 
     def __init__(
-        self, samples: int, batch_size: int, micro_batches: int, *, order: Order, rank: int = 0, size: int = 1
+        self,
+        samples: int,
+        batch_size: int,
+        micro_batches: int,
+        *,
+        order: Order,
+        rank: int = 0,
+        size: int = 1,
+        even: bool = False,
     ) -> None:
         if min(samples, batch_size, micro_batches) < 1:
             raise SystemExit(
                 f"{samples} samples in batches of {batch_size}, {micro_batches} micro-batches: each must be at least 1"
             )
         self.samples, self.batch_size, self.micro_batches = samples, batch_size, micro_batches
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.even = rank, size, even
         self.epoch = self.offset = 0
         self._order, self._ordered, self._epoch_of_order = order, np.empty(0, np.int64), -1
 
@@ -106,7 +116,7 @@ class Sampler:
         last = self.offset >= self.samples
         if last:
             self.epoch, self.offset = self.epoch + 1, 0
-        mine = share(chosen, self.micro_batches, self.rank, self.size)
+        mine = share(chosen, self.micro_batches, self.rank, self.size, even=self.even)
         return Step(epoch, len(chosen), last, self.state_dict(), mine)
 
     def steps(self, epochs: int) -> Iterator[Step]:
@@ -133,11 +143,17 @@ class Sampler:
         return self._ordered
 
 
-def share(chosen: np.ndarray, micro_batches: int, rank: int, size: int) -> tuple[MicroBatch, ...]:
+def share(
+    chosen: np.ndarray, micro_batches: int, rank: int, size: int, *, even: bool = False
+) -> tuple[MicroBatch, ...]:
     """Return the micro-batches of process `rank` of `size`: neighbours, as equal in number as they can be."""
     pieces = min(micro_batches, len(chosen))
-    mine = range(rank * pieces // size, (rank + 1) * pieces // size)
     cuts = [number * len(chosen) // pieces for number in range(pieces + 1)]
-    if not mine:  # a whole micro-batch, as some layers refuse a single sample
-        return (MicroBatch(pieces + rank, chosen[: cuts[1]], weight=0),)
-    return tuple(MicroBatch(number, chosen[cuts[number] : cuts[number + 1]]) for number in mine)
+    mine = [
+        MicroBatch(number, chosen[cuts[number] : cuts[number + 1]])
+        for number in range(rank * pieces // size, (rank + 1) * pieces // size)
+    ]
+    needed = -(-pieces // size) if even else 1
+    # A whole micro-batch, as some layers refuse a single sample.
+    idle = MicroBatch(pieces + rank, chosen[: cuts[1]], weight=0)
+    return (*mine, *[idle] * (needed - len(mine)))

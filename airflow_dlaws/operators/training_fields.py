@@ -40,6 +40,8 @@ def read(name: str, value: Any) -> Any:
         return {} if value is None else value
     if name in _LISTS:
         return value if isinstance(value, str) else tuple(value or ())
+    if name == "dependencies":
+        return value if isinstance(value, str) else tuple(str(folder) for folder in value)
     if name in _STRUCTURES:
         return _STRUCTURES[name](name, value)
     return str(value) if name == "source" else value

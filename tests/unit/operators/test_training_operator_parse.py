@@ -128,6 +128,32 @@ def test_an_absolute_source_is_taken_as_it_is(source: str) -> None:
     assert rendered(source=source).source == source
 
 
+def test_relative_dependencies_lie_beside_the_dag_file_too() -> None:
+    given = ["../scripts/runtime", Path("/abs/layers"), "s3://bucket/losses"]
+    here = str(Path(__file__).parent / "../scripts/runtime")
+    assert rendered(dependencies=given).dependencies == (here, "/abs/layers", "s3://bucket/losses")
+
+
+def test_a_dependency_can_be_a_template() -> None:
+    assert rendered({"branch": "main"}, dependencies=["s3://git/{{ branch }}/runtime"]).dependencies == (
+        "s3://git/main/runtime",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "words"),
+    [
+        ("../scripts/runtime", "must be a list of folders"),
+        (["/a/runtime", "s3://bucket/runtime/"], "'runtime'.* would be copied twice"),
+        (["/a/.."], "must end with the name"),
+        (["s3:/bucket/x"], "dependencies: folder"),
+    ],
+)
+def test_wrong_dependencies_are_refused_when_the_dag_is_parsed(dependencies: Any, words: str) -> None:
+    with pytest.raises(SpecificationError, match=words):
+        DistributedTrainingOperator(**{**GOOD, "dependencies": dependencies})
+
+
 def test_channels_may_be_texts_mappings_or_channels() -> None:
     manifest = Channel(name="c", uri="s3://bucket/c", kind=ChannelKind.MANIFEST)
     given = {"a": "s3://bucket/a", "b": {"uri": "s3://bucket/b", "distribution": "ShardedByS3Key"}, "c": manifest}

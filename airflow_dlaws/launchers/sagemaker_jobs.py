@@ -157,7 +157,7 @@ class SageMakerJobs:
         if stop_former:
             self._stop_former(lives)
         for attempt, name in self._names(order):
-            lives.note(name)
+            lives.note(self.noted(name))
             arn = self._create(name, order, attempt)
             if arn:
                 status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
@@ -185,12 +185,18 @@ class SageMakerJobs:
         attempts = range(1, ATTEMPT_LIMIT + 1)
         return [(attempt, name(order.digest, limit=limit, attempt=attempt)) for attempt in attempts]
 
+    def noted(self, name: str) -> str:
+        """Return how a job that is about to be created is noted, so that a later life of the task can stop it."""
+        return name
+
+    def stop_noted(self, note: str) -> bool:
+        """Stop the job that was noted so, should it still run; tell whether it did."""
+        return self._exists(note) and self.stop(self.reference(note, arn=""))
+
     def _stop_former(self, lives: TaskLives) -> None:
         """Stop what the task had started before it was cleared or changed, should it still run."""
         former = lives.former_job()
-        if former is None or not self._exists(former):
-            return
-        if self.stop(self.reference(former, arn="")):
+        if former is not None and self.stop_noted(former):
             log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
 
     def _create(self, name: str, order: JobOrder, attempt: int) -> str | None:
@@ -217,10 +223,14 @@ class SageMakerJobs:
             return None
         return Submission(reference=self.reference(name, arn), status=status, adopted=True, attempt=attempt)
 
-    def _check_digest(self, name: str, arn: str, digest: str) -> None:
+    def _digest(self, name: str, arn: str) -> str | None:
+        """Return the digest in the job's tag."""
         with service_errors(f"read the tags of {self.kind.noun} {name}"):
             tags = self._client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
-        found = {tag["Key"]: tag["Value"] for tag in tags}.get(DIGEST_TAG)
+        return {tag["Key"]: str(tag["Value"]) for tag in tags}.get(DIGEST_TAG)
+
+    def _check_digest(self, name: str, arn: str, digest: str) -> None:
+        found = self._digest(name, arn)
         if found != digest:
             raise IdentityConflict(
                 f"the name {name} belongs to this task, but {self.kind.noun} {arn} was made from something else "

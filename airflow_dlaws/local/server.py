@@ -25,6 +25,8 @@ from airflow_dlaws.local.images import BUILT_IN_PATTERN, ImageRegistry, make_bui
 from airflow_dlaws.local.leftovers import ServerRecord
 from airflow_dlaws.local.options import add_arguments
 from airflow_dlaws.local.resources import make_resources
+from airflow_dlaws.local.service_jobs.service import Batch
+from airflow_dlaws.local.training import TrainingJobs
 
 #: AWS4-HMAC-SHA256 Credential=KEY/20261123/us-east-1/sagemaker/aws4_request
 _CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
@@ -36,7 +38,14 @@ class Router:
     def __init__(self, context: LocalContext) -> None:
         self._context = context
         self._moto = moto_seams.moto_application()
-        self.sagemaker = SageMaker(context, make_resources(context))
+        training = TrainingJobs(context)
+        self._batch = Batch(context, training)
+        self._sagemaker = SageMaker(context, make_resources(context, training))
+
+    def close(self) -> None:
+        """End what the services have started."""
+        self._batch.close()
+        self._sagemaker.close()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return self._application(environ)(environ, start_response)  # type: ignore[no-any-return]
@@ -49,7 +58,9 @@ class Router:
             # Presigned URLs and anonymous reads carry no header; a target header means another service.
             return self._moto if "HTTP_X_AMZ_TARGET" not in environ else _refusal(environ, "unsigned requests")
         if scope["service"] == "sagemaker":
-            return self.sagemaker.answer(Request(environ), scope["region"])
+            return self._sagemaker.answer(Request(environ), scope["region"])
+        if scope["service"] == "batch":
+            return self._batch.answer(Request(environ), scope["region"])
         if scope["service"] in moto_seams.MOTO_SERVICES:
             return self._moto
         return _refusal(environ, f"the service {scope['service']!r}")
@@ -57,7 +68,8 @@ class Router:
 
 def _refusal(environ: dict[str, Any], what: str) -> Response:
     code = "NotSupportedByLocalAws"
-    message = f"The local AWS does not support {what}; it has sagemaker, {', '.join(sorted(moto_seams.MOTO_SERVICES))}."
+    services = ", ".join(["sagemaker", "batch", *sorted(moto_seams.MOTO_SERVICES)])
+    message = f"The local AWS does not support {what}; it has {services}."
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         xml = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
         return Response(xml, status=501, content_type="text/xml")
@@ -102,7 +114,7 @@ def serve(arguments: argparse.Namespace) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stopping.wait()
     context.closing.set()
-    router.sagemaker.close()  # while the server still serves: jobs have logs to ship
+    router.close()  # while the server still serves: jobs have logs to ship
     record.remove(state_dir)
     server.server_close()
 

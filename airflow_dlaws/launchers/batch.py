@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 ENGINE = "batch"
 _TYPE = "SAGEMAKER_TRAINING"
+#: Batch's verbs are others than SageMaker's: what the base class would call by this name, this one does itself.
+_METHOD = "service_job"
 #: Between a refused second submission and the first one's appearance in the queue's list.
 _APPEARS_WITHIN_S = 15.0
 _ENDED = frozenset({"SUCCEEDED", "FAILED"})
@@ -85,7 +87,7 @@ def batch_status(answer: Mapping[str, Any], training: JobStatus | None) -> JobSt
 SERVICE_JOB = JobKind(
     engine=ENGINE,
     noun="service job",
-    method="service_job",
+    method=_METHOD,
     name_field="jobName",
     arn_field="jobArn",
     status=lambda answer: batch_status(answer, None),

@@ -37,6 +37,8 @@ NEEDS = {
         "sagemaker:AddTags",
         "iam:PassRole",
     },
+    # The role in the payload is handed on by whoever submits.
+    "batch:SubmitServiceJob": {"batch:SubmitServiceJob", "batch:TagResource", "iam:PassRole"},
     "sagemaker:CreateTransformJob": {"sagemaker:CreateTransformJob", "sagemaker:AddTags"},
     "sagemaker:CreateModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
     "sagemaker:CreateEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
@@ -159,7 +161,10 @@ def test_jobs_and_endpoints_may_do_what_sagemaker_does_for_them() -> None:
 def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(name: str) -> None:
     assert [action for action in allowed(name) if "*" in action] == []
     # These actions know no resources: Service Authorization Reference.
-    without_resources = {"cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken"}
+    without_resources = {
+        "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken",
+        "batch:DescribeServiceJob", "batch:ListServiceJobs", "batch:TerminateServiceJob",
+    }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources
 

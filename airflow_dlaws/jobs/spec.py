@@ -78,7 +78,7 @@ class TrainingSpec:
     :param processes_per_instance: worker processes on each host, one per GPU; 1 on a CPU machine.
     :param max_runtime_s: seconds of running after which SageMaker itself stops the job.
     :param max_wait_s: seconds of waiting for spot machines plus running; at least `max_runtime_s`.
-    :param queue: the AWS Batch queue it waits in, with engine="batch".
+    :param job_queue: the AWS Batch queue it waits in, instead of asking SageMaker at once.
     :param metrics: names the script reports on its metric lines (`jobs/metric_line.py`).
     """
 
@@ -105,7 +105,7 @@ class TrainingSpec:
     subnets: tuple[str, ...] = ()
     security_group_ids: tuple[str, ...] = ()
     kms_key_id: str | None = None
-    queue: BatchQueue | None = None
+    job_queue: BatchQueue | None = None
 
     def __post_init__(self) -> None:
         for name, check in FIELD_CHECKS.items():

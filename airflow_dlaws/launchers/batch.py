@@ -108,13 +108,15 @@ class BatchLauncher(SageMakerJobs):
 
     def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Queue the task's job, or adopt the one an earlier try has queued; see the protocol for what it raises."""
-        if spec.queue is None:
-            raise SpecificationError("engine='batch' needs queue: the name of a job queue of type SAGEMAKER_TRAINING")
-        training, tasks = SageMakerLauncher(self._client), BatchLauncher(self._client, spec.queue)
+        if spec.job_queue is None:
+            raise SpecificationError(
+                "a job of the engine 'batch' needs job_queue: the name of a job queue of type SAGEMAKER_TRAINING"
+            )
+        training, tasks = SageMakerLauncher(self._client), BatchLauncher(self._client, spec.job_queue)
         code = training.code_of(spec)
         order = JobOrder(
             # The queue is part of what was asked for: in another queue, nobody would look for the job.
-            request={"queue": to_json(spec.queue), "training": training_request(spec, code.location)},
+            request={"queue": to_json(spec.job_queue), "training": training_request(spec, code.location)},
             identity=identity,
             tags=spec.tags,
             root=S3Uri.parse(spec.output_s3_uri),

@@ -12,11 +12,14 @@ from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
 from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.limits import is_template
+from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.reference import JobReference, TrainingResult
 from airflow_dlaws.jobs.spec import DEFAULT_MAX_RUNTIME_S, FIELD_CHECKS, Channel, TrainingSpec, check_spot
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.artifact import holds_files
+from airflow_dlaws.launchers.batch import ENGINE as BATCH
 from airflow_dlaws.launchers.protocol import Traceable
+from airflow_dlaws.launchers.sagemaker import ENGINE as SAGEMAKER
 from airflow_dlaws.operators.base import run_of
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
 from airflow_dlaws.registry.manifest import FILE_NAME, ModelManifest
@@ -45,6 +48,8 @@ class DistributedTrainingOperator(JobOperator):
     :param role_arn: the role the job runs as.
     :param metrics: names from the script's metric lines that the service should track.
     :param spot: use spare capacity; needs `checkpoint_s3_uri` and `max_wait_s`.
+    :param job_queue: wait for machines in this AWS Batch queue (docs/batch.md): its name or ARN, or a BatchQueue, or
+        the fields of one as a mapping.
     :param code_s3_uri: where code is published under its digest; `<output_s3_uri>/code` if left out.
 
     The other parameters are those of :class:`TrainingSpec` and :class:`JobOperator`. Numbers may be given as templates.
@@ -69,9 +74,11 @@ class DistributedTrainingOperator(JobOperator):
         "subnets",
         "security_group_ids",
         "kms_key_id",
+        "job_queue",
         *_INTEGERS,
     )
     template_fields_renderers = {
+        "job_queue": "json",
         "arguments": "json",
         "hyperparameters": "json",
         "channels": "json",
@@ -108,6 +115,7 @@ class DistributedTrainingOperator(JobOperator):
         subnets: Sequence[str] = (),
         security_group_ids: Sequence[str] = (),
         kms_key_id: str | None = None,
+        job_queue: str | BatchQueue | Mapping[str, Any] | None = None,
         deferrable: bool = True,
         poll_interval: float = 30,
         timeout: timedelta | None = None,
@@ -140,6 +148,8 @@ class DistributedTrainingOperator(JobOperator):
         self.tags = tags
         self.subnets, self.security_group_ids = subnets, security_group_ids
         self.kms_key_id = kms_key_id
+        self.job_queue = job_queue
+        self.engine = BATCH if job_queue else SAGEMAKER
         self._check_what_is_known()
 
     def specification(self, context: Context) -> TrainingSpec:
@@ -155,6 +165,7 @@ class DistributedTrainingOperator(JobOperator):
             subnets=tuple(self.subnets),
             security_group_ids=tuple(self.security_group_ids),
             kms_key_id=self.kms_key_id,
+            job_queue=batch_queue(self.job_queue),
         )
 
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
@@ -234,6 +245,8 @@ class DistributedTrainingOperator(JobOperator):
                 check(name, self._value(name))
         if not any(is_template(getattr(self, name)) for name in _SPOT_FIELDS):
             check_spot(**{name: self._value(name) for name in _SPOT_FIELDS})
+        if not is_template(self.job_queue):
+            batch_queue(self.job_queue)
         if isinstance(self.channels, Mapping):
             _channels({name: channel for name, channel in self.channels.items() if not is_template(channel)})
         elif not is_template(self.channels):
@@ -270,6 +283,18 @@ def _channels(channels: Mapping[str, Any] | None) -> tuple[Channel, ...]:
     if not isinstance(channels or {}, Mapping):
         raise SpecificationError(f"channels={channels!r} must map names to s3://bucket/prefix")
     return tuple(channel(name, value) for name, value in (channels or {}).items())
+
+
+def batch_queue(value: Any) -> BatchQueue | None:
+    """Read a queue given by its name, as a BatchQueue, or as the fields of one; None where there is none."""
+    if not value or isinstance(value, BatchQueue):
+        return value or None
+    if isinstance(value, Mapping):
+        try:
+            return BatchQueue(**value)
+        except TypeError as error:
+            raise SpecificationError(f"job_queue={dict(value)!r}: {error}") from error
+    return BatchQueue(name=value)
 
 
 def channel(name: str, value: Any) -> Channel:

@@ -12,6 +12,7 @@ from typing import Any
 
 import job_spec
 import pytest
+from service_queue import service_queue
 
 from airflow_dlaws.errors import IdentityConflict, JobFailed, ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.identity import TaskIdentity
@@ -212,7 +213,7 @@ class TestBatchLauncher(SageMakerTraining, LauncherContract):
         queue = BatchQueue(name=f"queue-{bucket}")
         service_queue(local_aws, queue.name)
         make = training_specs(local_aws, bucket, tmp_path)
-        return lambda *words, **changes: make(*words, **{"queue": queue, **changes})
+        return lambda *words, **changes: make(*words, **{"job_queue": queue, **changes})
 
     def test_a_waiting_job_is_pending_and_is_stopped_without_ever_being_paid_for(
         self,
@@ -263,28 +264,15 @@ class TestBatchLauncher(SageMakerTraining, LauncherContract):
         first = launcher.submit(spec("forever.py"), task)
         other = BatchQueue(name=f"queue-{uuid.uuid4().hex}")
         service_queue(local_aws, other.name)
-        second = launcher.submit(spec(queue=other), task)
+        second = launcher.submit(spec(job_queue=other), task)
         assert second.reference != first.reference
         assert wait_for(launcher, first.reference, ended).phase is JobPhase.STOPPED
 
     def test_a_specification_without_a_queue_is_refused(
         self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
     ) -> None:
-        with pytest.raises(SpecificationError, match="needs queue"):
-            launcher.submit(spec(queue=None), any_task())
-
-
-def service_queue(aws: LocalAws, name: str) -> None:
-    """Make a queue of that name with room for four instances."""
-    batch = aws.client("batch")
-    limits = [{"maxCapacity": 4, "capacityUnit": "NUM_INSTANCES"}]
-    batch.create_service_environment(
-        serviceEnvironmentName=name, serviceEnvironmentType="SAGEMAKER_TRAINING", capacityLimits=limits
-    )
-    order = [{"order": 1, "serviceEnvironment": name}]
-    batch.create_job_queue(
-        jobQueueName=name, jobQueueType="SAGEMAKER_TRAINING", priority=1, serviceEnvironmentOrder=order
-    )
+        with pytest.raises(SpecificationError, match="needs job_queue"):
+            launcher.submit(spec(job_queue=None), any_task())
 
 
 class TestSageMakerLauncher(SageMakerTraining, LauncherContract):

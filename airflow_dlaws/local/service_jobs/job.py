@@ -28,6 +28,7 @@ class ServiceJobStatus(enum.StrEnum):
 
 
 ENDED = frozenset({ServiceJobStatus.SUCCEEDED, ServiceJobStatus.FAILED})
+_WITH_SAGEMAKER = frozenset({ServiceJobStatus.SCHEDULED, ServiceJobStatus.STARTING, ServiceJobStatus.RUNNING})
 #: By the training job's SecondaryStatus.
 _OF_TRAINING = {
     "Starting": ServiceJobStatus.SCHEDULED,
@@ -83,18 +84,32 @@ class ServiceJob:
     @property
     def holds_capacity(self) -> bool:
         """Whether it has been passed on to SageMaker and has not ended."""
-        return self.training is not None and self.status not in ENDED
+        return self.status in _WITH_SAGEMAKER
 
     def make_runnable(self) -> None:
-        """Put the job among those that wait, for the first time or again."""
+        """Put the job among those that wait, for the first time or again; a terminated one ends instead."""
         with self._lock:
+            if self.terminated:
+                if self.status not in ENDED:
+                    self.finish(ServiceJobStatus.FAILED, self._reason)
+                return
             self.status, self.training = ServiceJobStatus.RUNNABLE, None
 
-    def pass_on(self, training: TrainingJob) -> None:
-        """Note the training job that the service job has become."""
+    def claim(self) -> bool:
+        """Take a waiting job out of the queue; return False where it waits no more, for a user has terminated it."""
         with self._lock:
-            self.training, self.status = training, ServiceJobStatus.SCHEDULED
+            if self.status is not ServiceJobStatus.RUNNABLE:
+                return False
+            self.status = ServiceJobStatus.SCHEDULED
             self._scheduled = self._scheduled or self._now()
+            return True
+
+    def pass_on(self, training: TrainingJob) -> None:
+        """Note the training job that the service job has become; stop it if a user has terminated the job meanwhile."""
+        with self._lock:
+            self.training = training
+            if self.terminated:
+                training.request_stop()
 
     def follow(self) -> bool:
         """Take over how the training job stands; return whether that one has ended."""
@@ -122,7 +137,7 @@ class ServiceJob:
             if self.status in ENDED:
                 return None
             self.terminated, self._reason = True, reason
-            if self.training is None:
+            if self.status in (ServiceJobStatus.SUBMITTED, ServiceJobStatus.RUNNABLE):
                 self.finish(ServiceJobStatus.FAILED, reason)
             return self.training
 

@@ -81,7 +81,7 @@ class Scheduler:
 
     def _start_waiting(self) -> None:
         """Start what fits: of queues with a higher priority first, and first in, first out."""
-        waiting = [job for job in reversed(self.jobs()) if job.waiting and not job.terminated]
+        waiting = [job for job in reversed(self.jobs()) if job.waiting]
         waiting.sort(key=lambda job: -self._book.queue(job.queue_arn)["priority"])
         blocked: set[str] = set()
         for job in waiting:
@@ -103,6 +103,8 @@ class Scheduler:
 
     def _pass_on(self, job: ServiceJob) -> None:
         """Ask SageMaker for the training job; that the payload is wrong shows only now."""
+        if not job.claim():
+            return
         try:
             job.pass_on(self._start_training(job))
         except ServiceError as error:

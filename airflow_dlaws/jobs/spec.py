@@ -11,6 +11,7 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import fabric, images, instances, limits, machines
 from airflow_dlaws.jobs.channel import Channel, ChannelKind, Distribution, InputMode, member_of
 from airflow_dlaws.jobs.machines import CapacityPreference, InstanceGroup
+from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.services import MlflowTracking, ModelPackageOutput
 from airflow_dlaws.jobs.together import check_together
 
@@ -78,6 +79,7 @@ class TrainingSpec:
     :param volume_kms_key_id: another key for the volumes.
     :param extra_request: further members of CreateTrainingJob, for which there is no parameter here; they are merged
         into the request (`launchers/extra_request.py`).
+    :param job_queue: the AWS Batch queue it waits in, instead of asking SageMaker at once.
     :param metrics: names the script reports on its metric lines (`jobs/metric_line.py`).
     """
 
@@ -124,6 +126,7 @@ class TrainingSpec:
     infra_check: bool = False
     remote_debug: bool = False
     extra_request: Mapping[str, Any] = field(default_factory=dict)
+    job_queue: BatchQueue | None = None
 
     def __post_init__(self) -> None:
         for name, check in FIELD_CHECKS.items():
@@ -309,4 +312,5 @@ FIELD_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "security_group_ids": lambda name, value: limits.check_network_ids(name, value, 5),
     "tags": limits.check_tags,
     "extra_request": limits.check_json,
+    "job_queue": _optional(_a(BatchQueue)),
 }

@@ -111,9 +111,11 @@ class DistributedTrainingOperator(TrainingOptions):
         "mlflow",
         "model_package",
         "extra_request",
+        "job_queue",
         *INTEGERS,
     )
     template_fields_renderers = {
+        "job_queue": "json",
         "arguments": "json",
         "hyperparameters": "json",
         "channels": "json",

@@ -171,6 +171,24 @@ def test_every_textual_field_of_the_specification_can_be_a_template() -> None:
     assert set(TrainingSpec.__dataclass_fields__) - fields == flags
 
 
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [
+        ("two words", "must be the name or the ARN"),
+        ({"name": "team", "attempts": 11}, "attempts=11 must be an integer from 1 to 10"),
+        ({"name": "team", "weight": 1}, "weight"),
+    ],
+)
+def test_a_queue_that_cannot_be_is_refused_when_the_dag_is_parsed(queue: Any, words: str) -> None:
+    with pytest.raises(SpecificationError, match=words):
+        DistributedTrainingOperator(**GOOD, job_queue=queue)
+
+
+def test_a_queue_may_be_a_template() -> None:
+    operator = DistributedTrainingOperator(**GOOD, job_queue="{{ params.queue }}")
+    assert operator.engine == "batch"
+
+
 def test_default_arguments_of_the_dag_reach_the_connection_and_the_waiting() -> None:
     defaults = {"aws_conn_id": "team", "region_name": "eu-west-1", "poll_interval": 5, "instance_count": 3}
     with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1), default_args=defaults):

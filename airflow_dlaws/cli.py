@@ -95,6 +95,7 @@ def _local_up(chosen: argparse.Namespace) -> int:
         images={pattern: Path(folder) for pattern, folder in chosen.image},
         spot_price=chosen.spot_price,
         prices=chosen.prices,
+        file_systems=dict(chosen.file_system),
         tied=chosen.foreground,
     )
     if not chosen.foreground:

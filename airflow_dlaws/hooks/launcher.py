@@ -7,6 +7,8 @@ from typing import Any
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients
+from airflow_dlaws.launchers.batch import ENGINE as BATCH
+from airflow_dlaws.launchers.batch import BatchLauncher
 from airflow_dlaws.launchers.protocol import Launcher
 from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
@@ -20,6 +22,7 @@ from airflow_dlaws.launchers.tuning import TuningLauncher
 #: Kinds of jobs, each with the launcher that runs it. A reference carries its engine's name from process to process.
 ENGINES: dict[str, Callable[[Callable[[str], Any]], Launcher[Any]]] = {
     TRAINING: SageMakerLauncher,
+    BATCH: BatchLauncher,
     SWEEP: SweepLauncher,
     TUNING: TuningLauncher,
     TRANSFORM: TransformLauncher,

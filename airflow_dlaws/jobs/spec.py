@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import fabric, images, instances, limits, machines
 from airflow_dlaws.jobs.channel import Channel, ChannelKind, Distribution, InputMode, member_of
 from airflow_dlaws.jobs.machines import CapacityPreference, InstanceGroup
+from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.services import MlflowTracking, ModelPackageOutput
 from airflow_dlaws.jobs.together import check_together
 
@@ -57,6 +58,7 @@ class TrainingSpec:
     :param image: URI of the container image; or give `framework` and `framework_version`, such as "pytorch" and "2.13",
         for AWS's Deep Learning Container of the region (`jobs/images.py`).
     :param source: folder with the code, on the machine that submits, or an s3://bucket/prefix.
+    :param dependencies: further folders with code, each copied beside the code under its own last name; as `source`.
     :param entry_point: script in that folder; gets the hyperparameters as `--name value`, then `arguments`.
     :param code_s3_uri: where the code is published, under its digest; `<output_s3_uri>/code` if left out.
     :param instance_type: of all hosts; or give `instance_groups`, several types in one job, or `capacity_preferences`,
@@ -77,6 +79,7 @@ class TrainingSpec:
     :param volume_kms_key_id: another key for the volumes.
     :param extra_request: further members of CreateTrainingJob, for which there is no parameter here; they are merged
         into the request (`launchers/extra_request.py`).
+    :param job_queue: the AWS Batch queue it waits in, instead of asking SageMaker at once.
     :param metrics: names the script reports on its metric lines (`jobs/metric_line.py`).
     """
 
@@ -93,6 +96,7 @@ class TrainingSpec:
     capacity_preferences: tuple[CapacityPreference, ...] = ()
     processes_per_instance: int | None = None
     efa: bool | None = None
+    dependencies: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: tuple[Channel, ...] = ()
@@ -122,6 +126,7 @@ class TrainingSpec:
     infra_check: bool = False
     remote_debug: bool = False
     extra_request: Mapping[str, Any] = field(default_factory=dict)
+    job_queue: BatchQueue | None = None
 
     def __post_init__(self) -> None:
         for name, check in FIELD_CHECKS.items():
@@ -244,12 +249,32 @@ def _source(name: str, value: Any) -> None:
         limits.check_s3_uri(name, value)
 
 
+def _dependencies(name: str, value: Any) -> None:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise SpecificationError(f"{name}={value!r} must be a list of folders with code")
+    for folder in value:
+        _source(f"{name}: folder", folder)
+    names = [folder_name(folder) for folder in value]
+    if nameless := [folder for folder, each in zip(value, names, strict=True) if each in {"", ".", ".."}]:
+        raise SpecificationError(f"{name}={nameless} must end with the name that the folder has beside the code")
+    if twice := sorted({each for each in names if names.count(each) > 1}):
+        raise SpecificationError(
+            f"{name}={list(value)!r}: {twice} would be copied twice beside the code: each folder needs its own name"
+        )
+
+
+def folder_name(location: str) -> str:
+    """Return the last part of a folder's path or of an s3://bucket/prefix: what it is called beside the code."""
+    return location.rstrip("/").rpartition("/")[2]
+
+
 #: One check a field, in the order of the request; the operator runs those whose value is known when a DAG is parsed.
 FIELD_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "image": _optional(limits.check_image),
     "framework": _optional(limits.check_word),
     "framework_version": _optional(limits.check_word),
     "source": _source,
+    "dependencies": _dependencies,
     "entry_point": limits.check_entry_point,
     "role_arn": limits.check_role_arn,
     "output_s3_uri": limits.check_s3_uri,
@@ -287,4 +312,5 @@ FIELD_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "security_group_ids": lambda name, value: limits.check_network_ids(name, value, 5),
     "tags": limits.check_tags,
     "extra_request": limits.check_json,
+    "job_queue": _optional(_a(BatchQueue)),
 }

@@ -82,7 +82,9 @@ class SageMakerLauncher(ListedJobs):
         for instance_type in spec.instance_types:
             preflight.check_instance_type(self._client("sagemaker"), instance_type)
         destination = S3Uri.parse(spec.code_s3_uri or spec.output_s3_uri.rstrip("/") + "/code")
-        bundle = read_source(self._client("s3"), source=spec.source, entry_point=spec.entry_point)
+        bundle = read_source(
+            self._client("s3"), source=spec.source, entry_point=spec.entry_point, dependencies=spec.dependencies
+        )
         return JobCode(bundle, destination)
 
     def publish(self, spec: TrainingSpec, code: JobCode) -> None:

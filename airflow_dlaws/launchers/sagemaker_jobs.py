@@ -170,7 +170,7 @@ class SageMakerJobs:
         if stop_former:
             self._stop_former(lives, keeps_checkpoints=order.keeps_checkpoints)
         for attempt, name in self._names(order):
-            lives.note(name)
+            lives.note(self.noted(name))
             arn = self._create(name, order, attempt)
             if arn:
                 status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
@@ -200,15 +200,30 @@ class SageMakerJobs:
         attempts = range(1, ATTEMPT_LIMIT + 1)
         return [(attempt, name(order.digest, limit=limit, attempt=attempt)) for attempt in attempts]
 
+    def noted(self, name: str) -> str:
+        """Return how a job that is about to be created is noted, so that a later life of the task can stop it."""
+        return name
+
+    def stop_noted(self, note: str, *, until_ended: bool) -> bool:
+        """Stop the job that was noted so, should it still run; tell whether it did.
+
+        :param until_ended: and wait until it has ended.
+        """
+        return self._exists(note) and self.stop_named(note, until_ended=until_ended)
+
+    def stop_named(self, name: str, *, until_ended: bool) -> bool:
+        """Stop the job of that name; see `stop_noted`."""
+        stopped = self.stop(self.reference(name, arn=""))
+        if until_ended:
+            self._wait_until_ended(name)
+        return stopped
+
     def _stop_former(self, lives: TaskLives, *, keeps_checkpoints: bool) -> None:
         """Stop what the task had started before it was cleared or changed, should it still run."""
         former = lives.former_job()
-        if former is None or not self._exists(former):
+        if former is None or not self.stop_noted(former, until_ended=keeps_checkpoints):
             return
-        if self.stop(self.reference(former, arn="")):
-            log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
-        if keeps_checkpoints:
-            self._wait_until_ended(former)
+        log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
 
     def _wait_until_ended(self, name: str) -> None:
         """Wait until a job that is being stopped has written its last checkpoint: the next one begins with it.
@@ -248,10 +263,14 @@ class SageMakerJobs:
             return None
         return Submission(reference=self.reference(name, arn), status=status, adopted=True, attempt=attempt)
 
-    def _check_digest(self, name: str, arn: str, digest: str) -> None:
+    def _digest(self, name: str, arn: str) -> str | None:
+        """Return the digest in the job's tag."""
         with service_errors(f"read the tags of {self.kind.noun} {name}"):
             tags = self._client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
-        found = {tag["Key"]: tag["Value"] for tag in tags}.get(DIGEST_TAG)
+        return {tag["Key"]: str(tag["Value"]) for tag in tags}.get(DIGEST_TAG)
+
+    def _check_digest(self, name: str, arn: str, digest: str) -> None:
+        found = self._digest(name, arn)
         if found != digest:
             raise IdentityConflict(
                 f"the name {name} belongs to this task, but {self.kind.noun} {arn} was made from something else "

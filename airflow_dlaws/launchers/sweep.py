@@ -203,7 +203,7 @@ def _first_journal(name: str, spec: SweepSpec, identity: TaskIdentity, code: str
 def _digest(spec: SweepSpec, code: S3Uri) -> str:
     """Return the digest of what the sweep does; the code counts through its content-addressed location."""
     document = to_json(spec)
-    return digest_of({**document, "training": {**document["training"], "source": str(code)}})
+    return digest_of({**document, "training": {**document["training"], "source": str(code), "dependencies": []}})
 
 
 def _ended(journal: SweepJournal) -> int:

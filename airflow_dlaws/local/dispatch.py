@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from botocore.model import OperationModel
@@ -34,8 +34,8 @@ class SageMaker:
         """Answer a request signed for `sagemaker`."""
         target = request.headers.get("X-Amz-Target", "")
         if target.startswith(_TARGET_PREFIX):
-            return _guarded(protocol.json_error, lambda: self._answer_json(request, target, region))
-        return _guarded(protocol.rest_error, lambda: self._answer_rest(request, region))
+            return guarded(protocol.json_error, lambda: self._answer_json(request, target, region))
+        return guarded(protocol.rest_error, lambda: self._answer_rest(request, region))
 
     def _answer_json(self, request: Request, target: str, region: str) -> Response:
         model, name = service_model.load("sagemaker"), target.removeprefix(_TARGET_PREFIX)
@@ -43,7 +43,7 @@ class SageMaker:
             raise unsupported_operation(name, list(self.operations))
         operation = model.operation_model(name)
         document = protocol.json_body(request)
-        answer = self._perform(self.operations[name], operation, document, region)
+        answer = perform(self._context, self.operations[name], operation, document, region)
         return protocol.json_answer(operation, answer)
 
     def _answer_rest(self, request: Request, region: str) -> Response:
@@ -53,22 +53,30 @@ class SageMaker:
             raise unsupported_operation(name, list(self.runtime_operations))
         operation, path = found
         document = protocol.rest_parameters(operation, request, path)
-        answer = self._perform(self.runtime_operations[operation.name], operation, document, region)
+        answer = perform(self._context, self.runtime_operations[operation.name], operation, document, region)
         return protocol.rest_answer(operation, answer)
 
-    def _perform(self, handler: Handler, operation: OperationModel, document: Any, region: str) -> Any:
-        self._strike(operation.name)
-        parameters = model_codec.decode(operation.input_shape, document)
-        service_model.check(operation.input_shape, parameters)
-        return handler(parameters or {}, RequestContext(region=region))
 
-    def _strike(self, operation: str) -> None:
-        """Make the fault ordered for this operation, if one is due."""
-        if self._context.faults.take("throttle", operation):
-            raise throttled()
-        fault = self._context.faults.take("error", operation)
-        if fault:
-            raise ServiceError(fault.code, fault.message, status=fault.status)
+def perform(
+    context: LocalContext, handler: Handler, operation: OperationModel, document: Any, region: str
+) -> Mapping[str, Any]:
+    """Check a request by the service's model and let the operation's handler answer it.
+
+    :raises ServiceError: the request is refused, or a fault ordered for this operation is due.
+    """
+    _strike(context, operation.name)
+    parameters = model_codec.decode(operation.input_shape, document)
+    service_model.check(operation.input_shape, parameters)
+    return handler(parameters or {}, RequestContext(region=region))
+
+
+def _strike(context: LocalContext, operation: str) -> None:
+    """Make the fault ordered for this operation, if one is due."""
+    if context.faults.take("throttle", operation):
+        raise throttled()
+    fault = context.faults.take("error", operation)
+    if fault:
+        raise ServiceError(fault.code, fault.message, status=fault.status)
 
 
 def _table(tables: Iterable[dict[str, Handler]]) -> dict[str, Handler]:
@@ -81,7 +89,7 @@ def _table(tables: Iterable[dict[str, Handler]]) -> dict[str, Handler]:
     return merged
 
 
-def _guarded(write_error: Callable[[ServiceError], Response], answer: Callable[[], Response]) -> Response:
+def guarded(write_error: Callable[[ServiceError], Response], answer: Callable[[], Response]) -> Response:
     """Turn refusals into AWS errors, and faults of ours into an InternalFailure that says what broke."""
     try:
         return answer()

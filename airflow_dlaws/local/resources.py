@@ -15,9 +15,8 @@ from airflow_dlaws.local.transform import TransformJobs
 from airflow_dlaws.local.tuning.jobs import TuningJobs
 
 
-def make_resources(context: LocalContext) -> list[Resource]:
-    """Return one of each."""
-    training = TrainingJobs(context)
+def make_resources(context: LocalContext, training: TrainingJobs) -> list[Resource]:
+    """Return one of each; `training` is there already, as others launch training jobs too."""
     packages = ModelPackages(context)
     models = Models(context, packages)
     configs = EndpointConfigs(context, models)

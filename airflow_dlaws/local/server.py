@@ -27,6 +27,8 @@ from airflow_dlaws.local.options import add_arguments
 from airflow_dlaws.local.price_file import read_products
 from airflow_dlaws.local.prices import Prices
 from airflow_dlaws.local.resources import make_resources
+from airflow_dlaws.local.service_jobs.service import Batch
+from airflow_dlaws.local.training import TrainingJobs
 
 #: AWS4-HMAC-SHA256 Credential=KEY/20261123/us-east-1/sagemaker/aws4_request
 _CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
@@ -39,7 +41,14 @@ class Router:
         self._context = context
         self._moto = moto_seams.moto_application()
         self._prices = Prices(context)
-        self.sagemaker = SageMaker(context, make_resources(context))
+        training = TrainingJobs(context)
+        self._batch = Batch(context, training)
+        self._sagemaker = SageMaker(context, make_resources(context, training))
+
+    def close(self) -> None:
+        """End what the services have started."""
+        self._batch.close()
+        self._sagemaker.close()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return self._application(environ)(environ, start_response)  # type: ignore[no-any-return]
@@ -52,7 +61,9 @@ class Router:
             # Presigned URLs and anonymous reads carry no header; a target header means another service.
             return self._moto if "HTTP_X_AMZ_TARGET" not in environ else _refusal(environ, "unsigned requests")
         if scope["service"] == "sagemaker":
-            return self.sagemaker.answer(Request(environ), scope["region"])
+            return self._sagemaker.answer(Request(environ), scope["region"])
+        if scope["service"] == "batch":
+            return self._batch.answer(Request(environ), scope["region"])
         if scope["service"] == "pricing":
             return self._prices.answer(Request(environ))
         if scope["service"] in moto_seams.MOTO_SERVICES:
@@ -62,7 +73,7 @@ class Router:
 
 def _refusal(environ: dict[str, Any], what: str) -> Response:
     code = "NotSupportedByLocalAws"
-    services = ", ".join(["sagemaker", "pricing", *sorted(moto_seams.MOTO_SERVICES)])
+    services = ", ".join(["sagemaker", "batch", "pricing", *sorted(moto_seams.MOTO_SERVICES)])
     message = f"The local AWS does not support {what}; it has {services}."
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         xml = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
@@ -111,7 +122,7 @@ def serve(arguments: argparse.Namespace) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stopping.wait()
     context.closing.set()
-    router.sagemaker.close()  # while the server still serves: jobs have logs to ship
+    router.close()  # while the server still serves: jobs have logs to ship
     record.remove(state_dir)
     server.server_close()
 

@@ -92,8 +92,6 @@ class TrainingJob:
         self.request, self.arn, self._now, self._tuning_arn = request, arn, now, tuning_arn
         self._spot_price = spot_price if self.spot else 1.0
         self.warm_pool = warm_pool
-        #: What it may get, the most wanted first; nothing for a job of several groups.
-        self.choices = [] if "InstanceGroups" in request["ResourceConfig"] else choices(request["ResourceConfig"])
         self._selected: Choice | None = None
         self.name: str = request["TrainingJobName"]
         #: Set by StopTrainingJob.
@@ -124,6 +122,12 @@ class TrainingJob:
         """The longest a spot job may wait and run together, in seconds; None for other jobs."""
         wait = self.request.get("StoppingCondition", {}).get("MaxWaitTimeInSeconds")
         return float(wait) if self.spot and wait is not None else None
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What it may get, the most wanted first; nothing for a job of several groups."""
+        resources = self.request["ResourceConfig"]
+        return [] if "InstanceGroups" in resources else choices(resources)
 
     @property
     def spot(self) -> bool:
@@ -236,7 +240,7 @@ class TrainingJob:
 
     def _echo(self) -> dict[str, Any]:
         request = {name: value for name, value in self.request.items() if name not in _NOT_DESCRIBED}
-        if "InstancePreferences" in request["ResourceConfig"] and self._selected:
+        if self._selected and "InstancePreferences" in request["ResourceConfig"]:
             selected = {
                 "SelectedInstanceType": self._selected.instance_type,
                 "SelectedInstanceCount": self._selected.count,

@@ -37,6 +37,9 @@ from airflow_dlaws.operators.training_options import TrainingOptions
 from airflow_dlaws.registry.manifest import FILE_NAME, ModelManifest
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
+#: Places of code, which may be relative to the DAG file.
+_FOLDERS = ("source", "dependencies")
+
 
 class DistributedTrainingOperator(TrainingOptions):
     """Trains a model in one SageMaker training job and returns a `TrainingResult` as JSON.
@@ -49,6 +52,8 @@ class DistributedTrainingOperator(TrainingOptions):
     :param image: URI of a container image with Python and what the script imports; or give `framework` and
         `framework_version` ("pytorch", "2.13") for AWS's Deep Learning Container in the region of the job.
     :param source: folder with the code, relative to the DAG file or absolute, or an s3://bucket/prefix.
+    :param dependencies: further folders with code, such as ["../training_scripts/sm_runtime"], each copied beside the
+        code under its own name; given as `source` is.
     :param entry_point: script in that folder; gets the hyperparameters as `--name value`, then `arguments`.
     :param channels: name -> s3://bucket/prefix, fsx://fs-ID/MOUNTNAME/path or efs://fs-ID/path, or a Channel, or the
         fields of one as a mapping.
@@ -80,6 +85,7 @@ class DistributedTrainingOperator(TrainingOptions):
         "framework",
         "framework_version",
         "source",
+        "dependencies",
         "entry_point",
         "arguments",
         "hyperparameters",
@@ -105,9 +111,11 @@ class DistributedTrainingOperator(TrainingOptions):
         "mlflow",
         "model_package",
         "extra_request",
+        "job_queue",
         *INTEGERS,
     )
     template_fields_renderers = {
+        "job_queue": "json",
         "arguments": "json",
         "hyperparameters": "json",
         "channels": "json",
@@ -137,6 +145,7 @@ class DistributedTrainingOperator(TrainingOptions):
         instance_groups: Sequence[InstanceGroup | Mapping[str, Any]] | str = (),
         capacity_preferences: Sequence[CapacityPreference | Mapping[str, Any] | str] | str = (),
         processes_per_instance: int | str | None = None,
+        dependencies: Sequence[str | Path] = (),
         channels: Mapping[str, str | Channel | Mapping[str, Any]] | None = None,
         data_snapshot: str | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
@@ -157,7 +166,7 @@ class DistributedTrainingOperator(TrainingOptions):
         super().__init__(**kwargs)
         self.image = image
         self.framework, self.framework_version = framework, framework_version
-        self.source, self.entry_point = source, entry_point
+        self.source, self.dependencies, self.entry_point = source, dependencies, entry_point
         self.output_s3_uri = output_s3_uri
         self.role_arn = role_arn
         self.instance_type, self.instance_count = instance_type, instance_count
@@ -183,8 +192,9 @@ class DistributedTrainingOperator(TrainingOptions):
         """Return the whole specification; by now nothing is a template any more."""
         if self.data_snapshot and self._is_first_try(context["ti"]):
             self._refuse_other_data(self.data_snapshot)
-        fields = {name: self._value(name) for name in (*FIELD_CHECKS, "channels") if name != "source"}
-        spec = TrainingSpec(**fields, source=self._source())
+        fields = {name: self._value(name) for name in (*FIELD_CHECKS, "channels") if name not in _FOLDERS}
+        folders = tuple(self._located(folder) for folder in self.dependencies)
+        spec = TrainingSpec(**fields, source=self._located(self.source), dependencies=folders)
         return spec if spec.image else spec.in_region(self.aws.region)
 
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
@@ -306,8 +316,8 @@ class DistributedTrainingOperator(TrainingOptions):
         """Return a field as TrainingSpec takes it."""
         return read(name, getattr(self, name))
 
-    def _source(self) -> str:
-        source = str(self.source)
-        if source.startswith("s3://") or Path(source).is_absolute():
-            return source
-        return str(Path(self.dag.fileloc).parent / source)
+    def _located(self, folder: str | Path) -> str:
+        """Return a folder of code by its whole path; a relative one lies beside the DAG file."""
+        if str(folder).startswith("s3://") or Path(folder).is_absolute():
+            return str(folder)
+        return str(Path(self.dag.fileloc).parent / folder)

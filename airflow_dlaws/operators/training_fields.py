@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.channel import Channel
 from airflow_dlaws.jobs.limits import is_template
+from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.spec import CapacityPreference, InstanceGroup, MlflowTracking, ModelPackageOutput
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ def read(name: str, value: Any) -> Any:
         return {} if value is None else value
     if name in _LISTS:
         return value if isinstance(value, str) else tuple(value or ())
+    if name == "dependencies":
+        return value if isinstance(value, str) else tuple(str(folder) for folder in value)
     if name in _STRUCTURES:
         return _STRUCTURES[name](name, value)
     return str(value) if name == "source" else value
@@ -142,10 +145,20 @@ def _json(name: str, value: str) -> Any:
         raise SpecificationError(f"{name}={value!r} is no JSON: {error}") from error
 
 
+def _queue(name: str, value: Any) -> BatchQueue | None:
+    """Read a queue given by its name, as a BatchQueue, or as the fields of one."""
+    if not value or isinstance(value, BatchQueue):
+        return value or None
+    if isinstance(value, Mapping):
+        return _made(name, BatchQueue, value)
+    return BatchQueue(name=value)
+
+
 _STRUCTURES: dict[str, Callable[[str, Any], Any]] = {
     "channels": channels,
     "instance_groups": _groups,
     "capacity_preferences": _preferences,
+    "job_queue": _queue,
     "mlflow": _one(MlflowTracking),
     "model_package": _one(ModelPackageOutput),
 }

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.spec import MlflowTracking, ModelPackageOutput
+from airflow_dlaws.launchers.batch import ENGINE as BATCH
+from airflow_dlaws.launchers.sagemaker import ENGINE as SAGEMAKER
 from airflow_dlaws.operators.job import JobOperator
 
 
@@ -19,6 +22,8 @@ class TrainingOptions(JobOperator):
     :param subnets: with `security_group_ids`: of the VPC that the job reaches, or its file systems are in.
     :param kms_key_id: of the output, and of the volumes where AWS takes one.
     :param output_compression: "NONE" stores large models file by file.
+    :param job_queue: wait for machines in this AWS Batch queue (docs/batch.md): its name or ARN, a BatchQueue, or the
+        fields of one as a mapping.
     :param mlflow: {"arn": ..., "experiment": ..., "run": ...}; `model_package`: {"group_arn": ...}.
     """
 
@@ -42,6 +47,7 @@ class TrainingOptions(JobOperator):
         infra_check: bool = False,
         remote_debug: bool = False,
         extra_request: Mapping[str, Any] | None = None,
+        job_queue: BatchQueue | Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,3 +66,5 @@ class TrainingOptions(JobOperator):
         self.infra_check = infra_check
         self.remote_debug = remote_debug
         self.extra_request = extra_request
+        self.job_queue = job_queue
+        self.engine = BATCH if job_queue else SAGEMAKER

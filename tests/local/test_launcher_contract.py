@@ -6,17 +6,21 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import job_spec
 import pytest
+from service_queue import service_queue
 
 from airflow_dlaws.errors import IdentityConflict, JobFailed, ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.jobs.spec import TrainingSpec
+from airflow_dlaws.launchers.batch import BatchLauncher
 from airflow_dlaws.launchers.protocol import Launcher, LogCursor
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.local.process import LocalAws
@@ -167,21 +171,24 @@ class LauncherContract:
         assert count_jobs(task) == 0
 
 
-class TestSageMakerLauncher(LauncherContract):
-    @pytest.fixture
-    def launcher(self, local_aws: LocalAws) -> Launcher[TrainingSpec]:
-        return SageMakerLauncher(local_aws.client)
+def training_specs(aws: LocalAws, bucket: str, folder: Path) -> Callable[..., TrainingSpec]:
+    """Return what makes specifications by script, over a bucket with two objects."""
+    source = job_spec.write_scripts(folder / "code")
+    for name in ("a", "b"):
+        aws.client("s3").put_object(Bucket=bucket, Key=f"data/{name}", Body=b"1\n")
+
+    def make(script: str = "good.py", **changes: Any) -> TrainingSpec:
+        return job_spec.spec(source, bucket, script, **changes)
+
+    return make
+
+
+class SageMakerTraining:
+    """What both engines need whose jobs are SageMaker's."""
 
     @pytest.fixture
     def spec(self, local_aws: LocalAws, bucket: str, tmp_path: Path) -> Callable[..., TrainingSpec]:
-        source = job_spec.write_scripts(tmp_path / "code")
-        for name in ("a", "b"):
-            local_aws.client("s3").put_object(Bucket=bucket, Key=f"data/{name}", Body=b"1\n")
-
-        def make(script: str = "good.py", **changes: Any) -> TrainingSpec:
-            return job_spec.spec(source, bucket, script, **changes)
-
-        return make
+        return training_specs(local_aws, bucket, tmp_path)
 
     @pytest.fixture
     def count_jobs(self, local_aws: LocalAws) -> Callable[[TaskIdentity], int]:
@@ -194,6 +201,84 @@ class TestSageMakerLauncher(LauncherContract):
             return sum({"Key": "dlaws:run", "Value": task.run_id} in of_job for of_job in tags)
 
         return count
+
+
+class TestBatchLauncher(SageMakerTraining, LauncherContract):
+    @pytest.fixture
+    def launcher(self, local_aws: LocalAws) -> Launcher[TrainingSpec]:
+        return BatchLauncher(local_aws.client)
+
+    @pytest.fixture
+    def spec(self, local_aws: LocalAws, bucket: str, tmp_path: Path) -> Callable[..., TrainingSpec]:
+        queue = BatchQueue(name=f"queue-{bucket}")
+        service_queue(local_aws, queue.name)
+        make = training_specs(local_aws, bucket, tmp_path)
+        return lambda *words, **changes: make(*words, **{"job_queue": queue, **changes})
+
+    def test_a_waiting_job_is_pending_and_is_stopped_without_ever_being_paid_for(
+        self,
+        launcher: Launcher[TrainingSpec],
+        spec: Callable[..., TrainingSpec],
+        count_jobs: Callable[[TaskIdentity], int],
+    ) -> None:
+        blocker = launcher.submit(spec("forever.py", instance_count=4), any_task())
+        wait_for(launcher, blocker.reference, lambda status: status.phase is JobPhase.RUNNING)
+        task = any_task()
+        waiting = launcher.submit(spec("forever.py"), task)
+        wait_for(launcher, waiting.reference, lambda status: status.detail == "RUNNABLE")
+        assert launcher.describe(waiting.reference).phase is JobPhase.PENDING
+        assert launcher.log_lines(waiting.reference, LogCursor()).lines == ()
+        assert launcher.stop(waiting.reference)
+        assert wait_for(launcher, waiting.reference, ended).phase is JobPhase.STOPPED
+        assert count_jobs(task) == 0
+        launcher.stop(blocker.reference)
+
+    def test_missing_capacity_is_waited_for(
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], local_aws: LocalAws
+    ) -> None:
+        local_aws.order_fault(kind="capacity", target="CreateTrainingJob", times=2)
+        try:
+            submission = launcher.submit(spec(), any_task())
+            assert wait_for(launcher, submission.reference, ended).phase is JobPhase.SUCCEEDED
+        finally:
+            local_aws.clear_faults()
+
+    def test_tries_of_one_moment_queue_one_job(
+        self,
+        launcher: Launcher[TrainingSpec],
+        spec: Callable[..., TrainingSpec],
+        count_jobs: Callable[[TaskIdentity], int],
+    ) -> None:
+        task, made = any_task(), spec()
+        with ThreadPoolExecutor(8) as pool:
+            submissions = list(pool.map(lambda _: launcher.submit(made, task), range(8)))
+        assert len({submission.reference for submission in submissions}) == 1
+        assert [submission.adopted for submission in submissions].count(False) == 1
+        wait_for(launcher, submissions[0].reference, ended)
+        assert count_jobs(task) == 1
+
+    def test_another_queue_is_another_job_and_stops_the_one_in_the_first(
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], local_aws: LocalAws
+    ) -> None:
+        task = any_task()
+        first = launcher.submit(spec("forever.py"), task)
+        other = BatchQueue(name=f"queue-{uuid.uuid4().hex}")
+        service_queue(local_aws, other.name)
+        second = launcher.submit(spec(job_queue=other), task)
+        assert second.reference != first.reference
+        assert wait_for(launcher, first.reference, ended).phase is JobPhase.STOPPED
+
+    def test_a_specification_without_a_queue_is_refused(
+        self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec]
+    ) -> None:
+        with pytest.raises(SpecificationError, match="needs job_queue"):
+            launcher.submit(spec(job_queue=None), any_task())
+
+
+class TestSageMakerLauncher(SageMakerTraining, LauncherContract):
+    @pytest.fixture
+    def launcher(self, local_aws: LocalAws) -> Launcher[TrainingSpec]:
+        return SageMakerLauncher(local_aws.client)
 
     def test_missing_capacity_lets_the_next_try_start_another_job(
         self, launcher: Launcher[TrainingSpec], spec: Callable[..., TrainingSpec], local_aws: LocalAws

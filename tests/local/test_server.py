@@ -35,7 +35,7 @@ def test_a_presigned_url_can_be_read(local_aws: LocalAws, bucket: str) -> None:
 
 @pytest.mark.parametrize(
     ("service", "operation"),
-    [("ec2", "describe_instances"), ("glue", "get_jobs"), ("batch", "list_jobs"), ("sqs", "list_queues")],
+    [("ec2", "describe_instances"), ("glue", "get_jobs"), ("kms", "list_keys"), ("sqs", "list_queues")],
 )
 def test_a_service_nobody_tried_is_refused(local_aws: LocalAws, service: str, operation: str) -> None:
     with pytest.raises(ClientError, match=rf"does not support the service '{service}'") as refused:

@@ -16,6 +16,7 @@ import job_spec
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError, TaskDeferred
 from running_task import RunningTask, aws_environment
+from service_queue import service_queue
 
 from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.wire import from_json
@@ -391,3 +392,38 @@ def test_a_value_that_turns_out_bad_once_rendered_fails_before_a_job_is_made(tra
     with pytest.raises(AirflowFailException, match="role_arn='dlaws' is no role ARN"):
         operator.execute(training.task().context)
     assert training.jobs() == []
+
+
+def test_a_task_with_a_queue_waits_there_and_returns_the_model_of_its_training_job(
+    training: Training, local_aws: LocalAws
+) -> None:
+    queue = f"queue-{training.run_id}"
+    service_queue(local_aws, queue)
+    result = training.train(job_queue=queue)
+    assert result.job_arn.startswith("arn:aws:batch:")
+    assert "/AWSBatch" in result.artifact_uri
+    assert result.billable_seconds >= 1
+    again = from_json(TrainingResult, training.operator(job_queue=queue).execute(training.task(try_number=2).context))
+    assert (again.adopted, again.artifact_uri) == (True, result.artifact_uri)
+    assert training.jobs() == ["Completed"]
+
+
+def test_a_bug_in_a_queued_job_is_told_with_its_last_lines(training: Training, local_aws: LocalAws) -> None:
+    queue = f"queue-{training.run_id}"
+    service_queue(local_aws, queue)
+    with pytest.raises(AirflowFailException, match="label column is empty") as failed:
+        training.train("raises.py", job_queue=queue)
+    assert "reading labels" in str(failed.value)
+
+
+def test_a_killed_task_leaves_nothing_in_its_queue(training: Training, local_aws: LocalAws) -> None:
+    queue = f"queue-{training.run_id}"
+    service_queue(local_aws, queue)
+    asyncio.run(trigger_of(training.defer("forever.py", job_queue=queue)).on_kill())
+    batch = local_aws.client("batch")
+    for state in ("SUBMITTED", "RUNNABLE", "SCHEDULED", "STARTING", "RUNNING"):
+        wait_until(
+            lambda state=state: not batch.list_service_jobs(jobQueue=queue, jobStatus=state)["jobSummaryList"],
+            lambda state=state: f"a job is {state}",
+        )
+    assert training.jobs() in ([], ["Stopped"])

@@ -37,6 +37,8 @@ NEEDS = {
         "sagemaker:AddTags",
         "iam:PassRole",
     },
+    # The role in the payload is handed on by whoever submits.
+    "batch:SubmitServiceJob": {"batch:SubmitServiceJob", "batch:TagResource", "iam:PassRole"},
     "sagemaker:CreateTransformJob": {"sagemaker:CreateTransformJob", "sagemaker:AddTags"},
     "sagemaker:CreateModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
     "sagemaker:CreateEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
@@ -173,6 +175,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
     without_resources = {
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
         "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
+        "batch:DescribeServiceJob", "batch:ListServiceJobs",
     }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources

@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def published(aws: Any, source: str) -> dict[str, bytes]:
-    bundle = read_source(aws("s3"), source=source, entry_point="train.py")
+def published(aws: Any, source: str, *dependencies: str) -> dict[str, bytes]:
+    bundle = read_source(aws("s3"), source=source, entry_point="train.py", dependencies=dependencies)
     bundle.publish(aws("s3"), DESTINATION)
     prefix, store = bundle.location(DESTINATION), ObjectStore(aws("s3"))
     return {row.uri.key.removeprefix(prefix.key): store.read(row.uri) for row in store.list(prefix)}
@@ -98,3 +98,80 @@ def test_data_in_the_source_folder_is_refused(aws: Any, folder: Path, monkeypatc
 def test_a_missing_bucket_of_code_is_refused_by_name(aws: Any) -> None:
     with pytest.raises(ServiceRefused, match="s3://no-such-bucket/code/"):
         read_source(aws("s3"), source="s3://no-such-bucket/code", entry_point="train.py")
+
+
+@pytest.fixture
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of code that several scripts share."""
+    folder = tmp_path_factory.mktemp("shared") / "runtime"
+    (folder / "inside").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "inside" / "loop.py").write_text("while True: ...")
+    return folder
+
+
+def test_dependencies_lie_beside_the_code_under_their_own_names(aws: Any, folder: Path, runtime: Path) -> None:
+    files = published(aws, str(folder), str(runtime))
+    assert sorted(files) == [
+        "dlaws_entry.py",
+        "model/net.py",
+        "runtime/__init__.py",
+        "runtime/inside/loop.py",
+        "train.py",
+    ]
+    assert files["runtime/inside/loop.py"] == b"while True: ..."
+
+
+@pytest.mark.parametrize("source_in_s3", [True, False])
+@pytest.mark.parametrize("runtime_in_s3", [True, False])
+def test_code_and_dependencies_may_be_in_s3_or_here(
+    aws: Any, folder: Path, runtime: Path, source_in_s3: bool, runtime_in_s3: bool
+) -> None:
+    store = ObjectStore(aws("s3"))
+    store.write(S3Uri("bucket", "mixed/train.py"), b"import model.net")
+    store.write(S3Uri("bucket", "shared/runtime/inside/loop.py"), b"while True: ...")
+    source = "s3://bucket/mixed" if source_in_s3 else str(folder)
+    files = published(aws, source, "s3://bucket/shared/runtime/" if runtime_in_s3 else str(runtime))
+    assert files["train.py"] == b"import model.net"
+    assert files["runtime/inside/loop.py"] == b"while True: ..."
+    assert files["dlaws_entry.py"] == job_source.entry_program()
+
+
+@pytest.mark.parametrize("in_s3", [True, False])
+def test_other_dependencies_have_another_location(aws: Any, folder: Path, runtime: Path, in_s3: bool) -> None:
+    def location() -> S3Uri:
+        shared = "s3://bucket/changing/runtime" if in_s3 else str(runtime)
+        bundle = read_source(aws("s3"), source=str(folder), entry_point="train.py", dependencies=[shared])
+        return bundle.location(DESTINATION)
+
+    store = ObjectStore(aws("s3"))
+    store.write(S3Uri("bucket", "changing/runtime/loop.py"), b"first")
+    alone = read_source(aws("s3"), source=str(folder), entry_point="train.py").location(DESTINATION)
+    first = location()
+    assert first != alone
+    assert location() == first
+    store.write(S3Uri("bucket", "changing/runtime/loop.py"), b"second")
+    (runtime / "inside" / "loop.py").write_text("while False: ...")
+    assert location() != first
+
+
+def test_a_dependency_with_a_name_that_the_code_has_is_refused(aws: Any, folder: Path, tmp_path_factory: Any) -> None:
+    other = tmp_path_factory.mktemp("other") / "model"
+    other.mkdir()
+    (other / "net.py").write_text("layers = 5")
+    with pytest.raises(SpecificationError, match=r"beside the code as 'model', where 'model/net.py' is already"):
+        published(aws, str(folder), str(other))
+
+
+@pytest.mark.parametrize("missing", ["/no/such/folder", "s3://bucket/nothing/here"])
+def test_a_missing_dependency_is_refused_by_name(aws: Any, folder: Path, missing: str) -> None:
+    with pytest.raises(SpecificationError, match=f"dependencies='{missing}"):
+        published(aws, str(folder), missing)
+
+
+def test_large_dependencies_count_too(aws: Any, folder: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_source, "SIZE_LIMIT", 2**20)
+    for place in (folder, runtime):
+        (place / "weights.bin").write_bytes(b"0" * (700 * 1024))
+    with pytest.raises(SpecificationError, match=r"hold 1 MB, at most 1 MB are allowed"):
+        published(aws, str(folder), str(runtime))

@@ -128,6 +128,32 @@ def test_an_absolute_source_is_taken_as_it_is(source: str) -> None:
     assert rendered(source=source).source == source
 
 
+def test_relative_dependencies_lie_beside_the_dag_file_too() -> None:
+    given = ["../scripts/runtime", Path("/abs/layers"), "s3://bucket/losses"]
+    here = str(Path(__file__).parent / "../scripts/runtime")
+    assert rendered(dependencies=given).dependencies == (here, "/abs/layers", "s3://bucket/losses")
+
+
+def test_a_dependency_can_be_a_template() -> None:
+    assert rendered({"branch": "main"}, dependencies=["s3://git/{{ branch }}/runtime"]).dependencies == (
+        "s3://git/main/runtime",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "words"),
+    [
+        ("../scripts/runtime", "must be a list of folders"),
+        (["/a/runtime", "s3://bucket/runtime/"], "'runtime'.* would be copied twice"),
+        (["/a/.."], "must end with the name"),
+        (["s3:/bucket/x"], "dependencies: folder"),
+    ],
+)
+def test_wrong_dependencies_are_refused_when_the_dag_is_parsed(dependencies: Any, words: str) -> None:
+    with pytest.raises(SpecificationError, match=words):
+        DistributedTrainingOperator(**{**GOOD, "dependencies": dependencies})
+
+
 def test_channels_may_be_texts_mappings_or_channels() -> None:
     manifest = Channel(name="c", uri="s3://bucket/c", kind=ChannelKind.MANIFEST)
     given = {"a": "s3://bucket/a", "b": {"uri": "s3://bucket/b", "distribution": "ShardedByS3Key"}, "c": manifest}
@@ -143,6 +169,24 @@ def test_every_textual_field_of_the_specification_can_be_a_template() -> None:
         "spot", "resume_on_clear", "efa", "network_isolation", "encrypt_traffic", "infra_check", "remote_debug",
     }  # fmt: skip
     assert set(TrainingSpec.__dataclass_fields__) - fields == flags
+
+
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [
+        ("two words", "must be the name or the ARN"),
+        ({"name": "team", "attempts": 11}, "attempts=11 must be an integer from 1 to 10"),
+        ({"name": "team", "weight": 1}, "weight"),
+    ],
+)
+def test_a_queue_that_cannot_be_is_refused_when_the_dag_is_parsed(queue: Any, words: str) -> None:
+    with pytest.raises(SpecificationError, match=words):
+        DistributedTrainingOperator(**GOOD, job_queue=queue)
+
+
+def test_a_queue_may_be_a_template() -> None:
+    operator = DistributedTrainingOperator(**GOOD, job_queue="{{ params.queue }}")
+    assert operator.engine == "batch"
 
 
 def test_default_arguments_of_the_dag_reach_the_connection_and_the_waiting() -> None:

@@ -1,0 +1,132 @@
+"""Saves and restores a run: a snapshot in memory while training stands still, the file by a thread while it goes on."""
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from sm_runtime.checkpoint_file import CheckpointFolder, Found
+from sm_runtime.ranks import Group
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a checkpoint has cost, in seconds."""
+
+    stall_s: float
+    write_s: float
+
+
+class Checkpoints:
+    """The first process writes and reads; the others are told what it has read. Without a folder it does nothing.
+
+    :param identity: what defines the run; a checkpoint of another one is refused.
+    """
+
+    def __init__(self, folder: str | None, group: Group, *, keep: int, identity: dict) -> None:
+        self._group = group
+        self._folder = CheckpointFolder(folder, keep) if folder else None
+        self._identity = json.dumps(identity, sort_keys=True, default=str)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._cost: Cost | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a folder for checkpoints."""
+        return self._folder is not None
+
+    @property
+    def writing(self) -> bool:
+        """Whether the thread of this process is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def newest(self) -> dict | None:
+        """Return the state to go on from, in every process: what the first process finds, whatever lies elsewhere.
+
+        Raises SystemExit in every process where it was made by another run, or none is whole.
+        """
+        found, refusal = None, None
+        if self._folder and self._group.first:
+            try:
+                found = self._folder.newest()
+                refusal = self._refusal(found) if found else None
+            except SystemExit as error:
+                refusal = str(error)
+        refusal = self._group.from_first(refusal)
+        if refusal:
+            raise SystemExit(refusal)
+        return self._group.state_from_first(found.state if found else None)
+
+    def save(self, step: int, snapshot: Callable[[], dict | None]) -> float:
+        """Take a snapshot and start to write it; return the seconds that this took. Waits for the former write.
+
+        :param snapshot: called in every process, as parts may have to be gathered; counts in the first one.
+        """
+        if not self._folder:
+            return 0.0
+        began = time.monotonic()
+        self.finish()
+        state = snapshot()
+        if not self._group.first:
+            return time.monotonic() - began
+        state = to_host(state)
+        stall = time.monotonic() - began
+        self._thread = threading.Thread(target=self._write, args=(state, step, stall), name="checkpoint")
+        self._thread.start()
+        return stall
+
+    def finish(self) -> None:
+        """Wait until what was saved is on the disk; raise what kept it from there."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._error:
+            raise self._error
+
+    def take_cost(self) -> Cost | None:
+        """Return what the last finished checkpoint has cost, once."""
+        cost, self._cost = self._cost, None
+        return cost
+
+    def _write(self, state: dict, step: int, stall: float) -> None:
+        began = time.monotonic()
+        try:
+            assert self._folder
+            self._folder.write(state, step=step, identity=self._identity)
+            self._cost = Cost(stall, time.monotonic() - began)
+        except BaseException as error:  # raised by `finish`, where training hears it
+            self._error = error
+
+    def _refusal(self, found: Found) -> str | None:
+        if found.identity == self._identity:
+            return None
+        theirs, ours = json.loads(found.identity), json.loads(self._identity)
+        names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+        differences = "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
+        return f"{found.path} was made by another run ({differences}): give this one another folder for checkpoints"
+
+
+def to_host(state):
+    """Return a copy of a nested state whose tensors are on processors. Copies from a GPU go side by side."""
+    copied = _copy(state)
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return copied
+
+
+def _copy(state):
+    if isinstance(state, torch.Tensor):
+        state = state.detach()
+        if state.device.type != "cuda":
+            return state.clone()
+        return torch.empty_like(state, device="cpu", pin_memory=True).copy_(state, non_blocking=True)
+    if isinstance(state, dict):
+        return {name: _copy(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)([_copy(value) for value in state])
+    return copy.deepcopy(state)

@@ -1,0 +1,296 @@
+"""The training loop: steps through the data, exchanges gradients, saves, reports, and stops in time."""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from sm_runtime import parallel, seeds, stopping
+from sm_runtime.checkpoints import Checkpoints, to_host
+from sm_runtime.data import Data
+from sm_runtime.feed import Feed
+from sm_runtime.interval import Interval
+from sm_runtime.metrics import report
+from sm_runtime.pace import Pace
+from sm_runtime.plan import Plan
+from sm_runtime.precision import autocast
+from sm_runtime.pulse import PULSE_S, Pulse
+from sm_runtime.ranks import Group
+from sm_runtime.sampler import MicroBatch, Order, Sampler, Step, shuffled
+
+
+class Stateful(Protocol):
+    """Anything that has a state to save."""
+
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained, and on what.
+
+    :param model: on any device; `fit` moves it.
+    :param optimizer: makes the optimizer from the model, once that is where it belongs.
+    :param loss: (model, batch) -> the loss of each sample, float[n]. No mean: the last step of an epoch may be shared
+        unevenly, and the mean over all processes is taken with the right weights.
+    :param schedule: makes the learning rate's schedule from the optimizer and the number of steps; stepped after each.
+    :param order: in which order the samples come; a new permutation for each epoch if left out.
+    :param identity: what else defines the run: hyperparameters, digests of the data. A checkpoint with another identity
+        is refused. Leave `epochs` out if nothing but the length of the run depends on it.
+    :param also: further things whose state belongs to the run, such as moving averages, by name.
+    :param validate: called in every process after each epoch with the model; returns metrics, of which the first
+        process's count. Leave the model in training mode.
+    :param write: called in the first process after each epoch, and after a resume, with the weights (whole, on
+        processors) and the metrics of each epoch so far.
+    :param on_step: called after each step of this process.
+    """
+
+    model: torch.nn.Module
+    optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
+    data: Data
+    loss: Callable[[torch.nn.Module, Any], torch.Tensor]
+    schedule: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
+    order: Order | None = None
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    also: Mapping[str, Stateful] = dataclasses.field(default_factory=dict)
+    validate: Callable[[torch.nn.Module], dict[str, float]] | None = None
+    write: Callable[[dict[str, torch.Tensor], list[dict]], None] | None = None
+    on_step: Callable[[int, Step], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How training ended.
+
+    :param finished: False where SIGTERM came first; the state is saved then, if there is a folder for it.
+    :param history: metrics of each epoch.
+    :param weights: the model's state, whole and on processors.
+    """
+
+    finished: bool
+    steps: int
+    history: list[dict]
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def exit_code(self) -> int:
+        """What the script should return."""
+        return 0 if self.finished else stopping.STOPPED
+
+
+class Diverged(FloatingPointError):
+    """The loss is no number any more.
+
+    :param epoch: in which it was noticed, from 1.
+    """
+
+    def __init__(self, loss: float, epoch: int) -> None:
+        super().__init__(f"the training loss is {loss} in epoch {epoch}: lower the learning rate, or clip the gradient")
+        self.epoch = epoch
+
+
+def fit(plan: Plan, group: Group, task: Task, *, checkpoint_dir: str | None = None, hosts: int = 1) -> Outcome:
+    """Train from the newest checkpoint, or from the start, to the end of the last epoch or until SIGTERM.
+
+    :param checkpoint_dir: where checkpoints lie; None saves none.
+    :param hosts: how many machines there are, for the checkpoint interval.
+    :raises Diverged: the loss is no number any more.
+    :raises SystemExit: the checkpoint is another run's, or broken.
+    """
+    run = _Run(plan, group, task, checkpoint_dir, hosts)
+    try:
+        finished = run.train()
+    finally:
+        run.feed.close()
+    run.checkpoints.finish()
+    return Outcome(finished=finished, steps=run.step, history=run.history, weights=run.weights())
+
+
+class _Run:
+    def __init__(self, plan: Plan, group: Group, task: Task, checkpoint_dir: str | None, hosts: int) -> None:
+        self.plan, self.group, self.task = plan, group, task
+        self.step, self.history = 0, []
+        self.epoch_loss = self.epoch_samples = 0.0
+        self.model = parallel.place(task.model, plan, group).train()
+        self.optimizer = task.optimizer(self.model)
+        self.population = plan.parallel == "population"
+        self.member = group.rank if self.population else 0
+        rank, size = (0, 1) if self.population else (group.rank, group.size)
+        samples = len(task.data)
+        order = task.order or shuffled(samples, plan.seed)
+        micro_batches = plan.micro_batches or size
+        even = plan.parallel == "fsdp2"
+        self.sampler = Sampler(samples, plan.batch_size, micro_batches, order=order, rank=rank, size=size, even=even)
+        self.steps = plan.epochs * self.sampler.steps_per_epoch
+        self.schedule = task.schedule(self.optimizer, self.steps) if task.schedule else None
+        self.checkpoints = Checkpoints(checkpoint_dir, group, keep=plan.keep, identity=self._identity())
+        self.interval = Interval(mtbf_s=plan.mtbf_s, hosts=hosts, fixed_s=plan.checkpoint_s, now=time.monotonic())
+        self.restore()
+        self.position = self.sampler.state_dict()
+        self.parallel = parallel.Parallel(self.model, plan, group)
+        self.feed = Feed(self.sampler, task.data, epochs=plan.epochs, device=group.device, ahead=plan.prefetch)
+        shortest = min(PULSE_S, plan.report_s, PULSE_S if plan.checkpoint_s is None else plan.checkpoint_s)
+        self.pulse = Pulse(group, shortest)
+        self.pace = Pace(plan.report_s, group.device)
+        self.autocast = autocast(plan, group.device)
+        self.losses = torch.zeros((), dtype=torch.float64, device=group.device)
+        self.samples = 0
+        self.saved_step = self.step
+
+    def train(self) -> bool:
+        """Go on to the end of the last epoch; return False where SIGTERM came first."""
+        begun = False
+        for number, step, micro, batch in self.feed:
+            if not begun:
+                self.parallel.warm_up(lambda: self.backward(step, micro, batch, True))  # noqa: B023  called at once
+                begun = True
+            last = number == len(step.micro_batches) - 1
+            self.losses.add_(self.backward(step, micro, batch, last))
+            if not last:
+                continue
+            self.update(step)
+            if (self.pulse.due() or step.last) and self.talk(step):
+                print(f"stopped by SIGTERM after step {self.step} of {self.steps}", file=sys.stderr, flush=True)
+                return False
+        if self.step > self.saved_step:
+            self.save()
+        return True
+
+    def backward(self, step: Step, micro: MicroBatch, batch: Any, last: bool) -> torch.Tensor:
+        """Add the gradient of a micro-batch; return the sum of its losses, float[]."""
+        seeds.set_seeds(self.plan.seed, self.member, self.step, micro.number)
+        with self.parallel.micro_batch(last):
+            with self.autocast:
+                losses = self.task.loss(self.parallel.forward, batch)
+            if losses.shape != (len(micro.indices),):
+                raise ValueError(
+                    f"loss returned {tuple(losses.shape)} for {len(micro.indices)} samples: it must return the loss of "
+                    "each sample (reduction='none'), not their mean"
+                )
+            total = losses.float().sum() * micro.weight
+            (total * (self.parallel.scale / step.count)).backward()
+        return total.detach()
+
+    def update(self, step: Step) -> None:
+        if self.plan.clip_norm is not None:
+            self.parallel.clip(self.plan.clip_norm)
+        self.optimizer.step()
+        if self.schedule:
+            self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.samples += step.count
+        self.position = step.after
+        if self.task.on_step:
+            self.task.on_step(self.step, step)
+
+    def talk(self, step: Step) -> bool:
+        """Agree with the other processes on what to do after this step; return True where training has to stop."""
+        now, first = time.monotonic(), self.group.first
+        save = first and self.checkpoints.wanted and self.interval.due(now) and not self.checkpoints.writing
+        line = first and self.pace.due()
+        told = [stopping.stop_wanted(), save, line, self.losses.item(), self.feed.waited]
+        stop, save, line, loss, waited = self.pulse.talk([float(value) for value in told])
+        members = 1 if self.parallel.together else self.group.size
+        self.note(step, loss / members, waited / self.group.size)
+        if step.last:
+            self.end_epoch(step.epoch + 1)
+        elif line and first:
+            report({"step": self.step, "steps": self.steps, "epoch": step.epoch + 1, **self.pace.take()})
+        if save or stop:
+            self.save()
+        return bool(stop) and self.step < self.steps
+
+    def note(self, step: Step, loss: float, waited: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(loss, step.epoch + 1)
+        self.pace.add(samples=self.samples, loss=loss, waited_s=waited)
+        self.epoch_loss += loss
+        self.epoch_samples += self.samples
+        self.losses.zero_()
+        self.samples, self.feed.waited = 0, 0.0
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate, write the model, and report: last, so that whoever reads the line finds the model it speaks of."""
+        metrics = {"epoch": epoch, "train:loss": round(self.epoch_loss / self.epoch_samples, 6)}
+        self.epoch_loss = self.epoch_samples = 0.0
+        if self.task.validate:
+            metrics |= self.group.from_first(self.task.validate(self.model))
+        self.history.append(metrics)
+        self.write()
+        if self.group.first:
+            report({**metrics, "step": self.step, "steps": self.steps, **self.pace.take()})
+
+    def write(self) -> None:
+        if self.task.write:
+            weights = self.weights()
+            if self.group.first:
+                self.task.write(weights, self.history)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.cpu() for name, tensor in parallel.whole(self.model.state_dict()).items()}
+
+    def save(self) -> None:
+        stalled = self.checkpoints.save(self.step, self.snapshot)
+        self.saved_step = self.step
+        self.pace.stalled(stalled)
+        self.interval.saved(time.monotonic())
+        if cost := self.checkpoints.take_cost():
+            self.interval.measured(stall_s=cost.stall_s, write_s=cost.write_s)
+
+    def snapshot(self) -> dict:
+        """Return what defines the rest of the run. Collective."""
+        own = {
+            "model": parallel.whole(self.model.state_dict()),
+            "optimizer": parallel.whole(self.optimizer.state_dict()),
+            "schedule": self.schedule.state_dict() if self.schedule else {},
+            "also": {name: part.state_dict() for name, part in self.task.also.items()},
+        }
+        return {
+            "step": self.step,
+            "position": self.position,
+            "micro_batches": self.sampler.micro_batches,
+            "history": self.history,
+            "epoch_loss": self.epoch_loss,
+            "epoch_samples": self.epoch_samples,
+            # In a population every process has a state of its own; otherwise they are the same.
+            "members": self.group.gather(to_host(own)) if self.population else [own],
+        }
+
+    def restore(self) -> None:
+        """Go to the newest checkpoint, where there is one."""
+        state = self.checkpoints.newest()
+        if state is None:
+            return
+        own = state["members"][self.member]
+        parallel.load_model(self.model, own["model"])
+        parallel.load_optimizer(self.optimizer, own["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(own["schedule"])
+        for name, part in self.task.also.items():
+            part.load_state_dict(own["also"][name])
+        self.sampler.load_state_dict(state["position"])
+        self.sampler.micro_batches = state["micro_batches"]
+        self.step, self.history = state["step"], state["history"]
+        self.epoch_loss, self.epoch_samples = state["epoch_loss"], state["epoch_samples"]
+        if self.group.first:
+            print(f"resumed after step {self.step} of {self.steps}", file=sys.stderr, flush=True)
+        if self.history:  # a new machine has no model yet, and its log no lines
+            self.write()
+            for metrics in self.history if self.group.first else ():
+                report(metrics)
+
+    def _identity(self) -> dict:
+        plan = {"batch_size": self.plan.batch_size, "seed": self.plan.seed, "samples": len(self.task.data)}
+        if self.plan.micro_batches:
+            plan["micro_batches"] = self.plan.micro_batches
+        if self.population:
+            plan["members"] = self.group.size
+        shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.model.state_dict().items()]
+        return {**plan, "optimizer": type(self.optimizer).__name__, "model": shapes, **self.task.identity}

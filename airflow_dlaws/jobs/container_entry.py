@@ -36,6 +36,9 @@ from typing import Any
 DEFAULT_MASTER_PORT = "7777"
 #: SageMaker reads this much of the failure file.
 FAILURE_LENGTH = 1024
+#: Of the 120 seconds that SageMaker leaves a container after SIGTERM, those that torchrun leaves a script; its own
+#: default of 30 is too short to save a large model.
+SHUTDOWN_SECONDS = 100
 #: torchrun ends with a report of about 30 lines; the script's own traceback stands before it.
 KEPT_LINES = 400
 
@@ -138,6 +141,7 @@ def sm_variables(
         "SM_MODULE_DIR": data / "code",
         **{f"SM_CHANNEL_{_variable(name)}": data / name for name in channels},
         **{f"SM_HP_{_variable(name)}": value for name, value in hyperparameters.items()},
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS),
         **_interface_variables(resources.get("network_interface_name", "")),
     }
     for folder in ("SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR"):

@@ -1,8 +1,8 @@
 """One checkpoint is one file that is whole or not there, and says what it is.
 
-A line of JSON (padded to HEADER bytes): step, digest and size of the rest, and what made it. Then what torch.save
-writes. It is written beside its place, synced, and moved there: a reader finds the former file or the new one. The
-digest finds what went wrong after that, on its way to S3 and back.
+A line of JSON (padded to HEADER bytes): step, size and digest. Then what torch.save writes: the state, and what made
+it. It is written beside its place, synced, and moved there: a reader finds the former file or the new one. The digest
+finds what went wrong after that, on its way to S3 and back.
 
 Files take turns in `keep` places (checkpoint-0.pt, checkpoint-1.pt, ...), as SageMaker deletes nothing in S3: a name
 for each step would leave a file for each step there, and every restart would fetch them all.
@@ -11,6 +11,7 @@ for each step would leave a file for each step there, and every restart would fe
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import sys
@@ -20,7 +21,7 @@ from typing import BinaryIO
 import torch
 
 FORMAT = "dlaws-checkpoint/1"
-HEADER = 4096
+HEADER = 512
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class CheckpointFolder:
         with unfinished.open("wb") as file:
             file.write(b" " * HEADER)
             digesting = _Digesting(file)
-            torch.save(state, digesting)
-            header = {"format": FORMAT, "step": step, "identity": identity, "size": digesting.size}
+            torch.save({"identity": identity, "state": state}, digesting)
+            header = {"format": FORMAT, "step": step, "size": digesting.size}
+            digesting.digest.update(_digested(header))
             file.seek(0)
-            file.write(json.dumps({**header, "sha256": digesting.digest.hexdigest()}).encode())
+            file.write(_line({**header, "sha256": digesting.digest.hexdigest()}))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -66,12 +68,13 @@ class CheckpointFolder:
         Raises SystemExit where there are checkpoints and none of them is whole.
         """
         headers = {path: read_header(path) for path in self._paths()}
-        for path in sorted(headers, key=lambda path: (headers[path] or {}).get("step", -1), reverse=True):
+        # What is broken comes first, so that it is told.
+        for path in sorted(headers, key=lambda path: (headers[path] or {}).get("step", math.inf), reverse=True):
             header = headers[path]
-            state = _read_state(path, header) if header else None
-            if header and state is not None:
-                return Found(path, header["step"], header["identity"], state)
-            print(f"{path} is not whole: going back to the one before", file=sys.stderr, flush=True)
+            content = _read_content(path, header) if header else None
+            if header and content is not None:
+                return Found(path, header["step"], content["identity"], content["state"])
+            print(f"{path} is not whole: going back to another one", file=sys.stderr, flush=True)
         if headers:
             raise SystemExit(
                 f"none of the checkpoints {sorted(map(str, headers))} is whole: remove them to start from the beginning"
@@ -98,11 +101,20 @@ def read_header(path: pathlib.Path) -> dict | None:
         return None
 
 
-def _read_state(path: pathlib.Path, header: dict) -> dict | None:
+def _line(header: dict) -> bytes:
+    return json.dumps(header, sort_keys=True).encode()
+
+
+def _digested(header: dict) -> bytes:
+    """Return what the digest covers beside the state."""
+    return _line({name: value for name, value in header.items() if name != "sha256"})
+
+
+def _read_content(path: pathlib.Path, header: dict) -> dict | None:
     with path.open("rb") as file:
         file.seek(HEADER)
         content = file.read()
-    if hashlib.sha256(content).hexdigest() != header["sha256"]:
+    if hashlib.sha256(content + _digested(header)).hexdigest() != header["sha256"]:
         return None
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 import inference
 import sm_runtime
 import utterances
-from sm_runtime import folders, gadam, optimizers, package
+from sm_runtime import gadam, optimizers, options, package
 
 
 def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
@@ -30,9 +30,9 @@ def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--noise", type=float, default=0.6, help="added to frames in training, in standard deviations")
-    folders.add_options(parser, environment, needed=["train", "validation"], optional=["test"])
+    options.add_folders(parser, environment, needed=["train", "validation"], optional=["test"])
     args = parser.parse_args()
-    folders.check(parser, args)
+    options.check_folders(parser, args)
     if min(args.hidden, args.layers) < 1 or not 0 <= args.dropout < 1 or not args.noise >= 0:
         parser.error("--hidden and --layers must be at least 1, --dropout from 0 to below 1, --noise at least 0")
     return args
@@ -54,7 +54,7 @@ def main() -> int:
             schedule=optimizers.warm_up_and_decay,
             data=sm_runtime.Tensors(data.frames, data.lengths, data.labels).to(group.device),
             loss=lambda model, batch: loss(model, batch, args.noise),
-            identity={**folders.hyperparameters(args), "data": [data.files, held_out.files]},
+            identity={**options.identity(args), "data": [data.files, held_out.files]},
             validate=lambda model: measure("validation", model, held_out),
         )
         task = gadam.breed(task, plan, group)
@@ -115,7 +115,7 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, data, held_ou
             data=files,
             metrics=metrics,
             history=outcome.history,
-            hyperparameters=folders.hyperparameters(args),
+            hyperparameters=options.hyperparameters(args),
             seed=args.seed,
             processes=group.size,
             device=group.device.type,

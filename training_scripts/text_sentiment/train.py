@@ -21,7 +21,7 @@ import baseline
 import inference
 import sm_runtime
 import snippets
-from sm_runtime import folders, gadam, optimizers, package
+from sm_runtime import gadam, optimizers, options, package
 
 
 def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
@@ -32,9 +32,9 @@ def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=64, help="units of the network in each direction")
     parser.add_argument("--dropout", type=float, default=0.4)
     parser.add_argument("--least", type=int, default=2, help="texts that must have a word before it is learned")
-    folders.add_options(parser, environment, needed=["train", "validation"], optional=["test"])
+    options.add_folders(parser, environment, needed=["train", "validation"], optional=["test"])
     args = parser.parse_args()
-    folders.check(parser, args)
+    options.check_folders(parser, args)
     if min(args.embed, args.hidden, args.least) < 1 or not 0 <= args.dropout < 1:
         parser.error("--embed, --hidden and --least must be at least 1, --dropout from 0 to below 1")
     return args
@@ -58,7 +58,7 @@ def main() -> int:
             schedule=optimizers.warm_up_and_decay,
             data=sm_runtime.Tensors(*data.encode(vocabulary), data.ratings).to(group.device),
             loss=loss,
-            identity={**folders.hyperparameters(args), "data": [data.files, held_out.files]},
+            identity={**options.identity(args), "data": [data.files, held_out.files]},
             validate=lambda model: measure("validation", ask(model, *probe), held_out.ratings),
         )
         task = gadam.breed(task, plan, group)
@@ -130,7 +130,7 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: di
             data=files,
             metrics=metrics,
             history=outcome.history,
-            hyperparameters=folders.hyperparameters(args),
+            hyperparameters=options.hyperparameters(args),
             seed=args.seed,
             processes=group.size,
             device=group.device.type,

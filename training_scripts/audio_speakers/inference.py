@@ -11,7 +11,7 @@ An utterance is a list of 1 to 200 frames, a frame 12 LPC cepstrum coefficients.
     {"instances": [[[1.86, -0.21, ...], ...], ...]}
     {"instances": [{"frames": [[1.86, ...], ...], "features": {"length": 20, "cepstrum_1": 1.54, ...}}, ...]}
 
-`features` are what a drift sensor watches: the number of frames and the mean of each cepstrum, as describe() gives them.
+`features` are what a drift sensor watches: the number of frames and the mean of each cepstrum, as describe() has them.
 They are optional, and checked where they are sent. The answer is {"predictions": [{"speaker": 3, "probability": 0.98},
 ...]}, speakers counted from 0. ValueError means that the request is at fault; the message names the utterance.
 """

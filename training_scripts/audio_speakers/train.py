@@ -58,9 +58,7 @@ def main() -> int:
             validate=lambda model: measure("validation", model, held_out),
         )
         task = gadam.breed(task, plan, group)
-        outcome = sm_runtime.fit(
-            plan, group, task, checkpoint_dir=args.checkpoint_dir, hosts=len(environment.hosts)
-        )
+        outcome = sm_runtime.fit(plan, group, task, checkpoint_dir=args.checkpoint_dir, hosts=len(environment.hosts))
         if outcome.finished and group.first:
             write_model(args, group, network, outcome, data, held_out)
     return outcome.exit_code
@@ -95,7 +93,9 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, data, held_ou
         metrics = metrics | measure("test", network, test)
         sm_runtime.report({name: value for name, value in metrics.items() if name.startswith("test:")})
     described = [inference.describe(frames) for frames in data.spoken]
-    profiles = [package.numeric_profile(name, np.array([row[name] for row in described])) for name in inference.FEATURES]
+    profiles = [
+        package.numeric_profile(name, np.array([row[name] for row in described])) for name in inference.FEATURES
+    ]
     chances = ask(network, held_out).softmax(dim=1).amax(dim=1).numpy().round(6)
     features = [{"name": name, "kind": "numeric"} for name in inference.FEATURES]
     package.write(

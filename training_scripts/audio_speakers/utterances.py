@@ -1,4 +1,4 @@
-"""Channels of utterances: .npz files with `frames` (float32, n x longest x 12), `lengths` (n) and `labels` (uint8, n)."""
+"""Channels of utterances: .npz files with `frames` (float32, n x longest x 12), `lengths` and `labels` (n)."""
 
 import pathlib
 import zipfile
@@ -56,10 +56,16 @@ def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
     frames, lengths, labels = found["frames"], found["lengths"], found["labels"]
     count = len(labels)
     if frames.ndim != 3 or frames.shape[2] != CEPSTRA or not 1 <= frames.shape[1] <= LONGEST or not count:
-        raise SystemExit(f"{path}: frames are {list(frames.shape)}; expected n x 1 to {LONGEST} x {CEPSTRA}, n at least 1")
+        raise SystemExit(
+            f"{path}: frames are {list(frames.shape)}; expected n x 1 to {LONGEST} x {CEPSTRA}, n at least 1"
+        )
     if frames.dtype != np.float32 or not np.isfinite(frames).all():
         raise SystemExit(f"{path}: frames must be float32 and finite; they are {frames.dtype}")
-    if lengths.shape != labels.shape or len(frames) != count or not ((lengths >= 1) & (lengths <= frames.shape[1])).all():
+    if (
+        lengths.shape != labels.shape
+        or len(frames) != count
+        or not ((lengths >= 1) & (lengths <= frames.shape[1])).all()
+    ):
         raise SystemExit(f"{path}: {count} labels need as many lengths from 1 to {frames.shape[1]}, and as many frames")
     if (largest := int(labels.max())) >= SPEAKERS or labels.min() < 0:
         raise SystemExit(f"{path} has the label {largest}; the speakers are 0 to {SPEAKERS - 1}")

@@ -98,7 +98,9 @@ def move(pixels: torch.Tensor, shift: int) -> torch.Tensor:
     """Move each image (n x 28 x 28) up or down and left or right by `shift` pixels at most; paper comes in."""
     count, device = len(pixels), pixels.device
     padded = torch.nn.functional.pad(pixels, [shift] * 4)
-    rows, columns = torch.randint(0, 2 * shift + 1, (2, count, 1), device=device) + torch.arange(images.SIDE, device=device)
+    rows, columns = torch.randint(0, 2 * shift + 1, (2, count, 1), device=device) + torch.arange(
+        images.SIDE, device=device
+    )
     return padded[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

@@ -3,8 +3,8 @@
 One process trains one member, on all the data, and no gradient is averaged. After each generation (an epoch, or as many
 steps as the script says) the members are judged by their validation loss and bred, here called evolution:
 
-1. Fitness. P(i) = exp(-L(i)) / sum over j of exp(-L(j)), where L is the validation loss brought to the range 0 to 1 over
-   the population, since exp(-loss) of the raw losses would be 0 or the same for all.
+1. Fitness. P(i) = exp(-L(i)) / sum over j of exp(-L(j)), where L is the validation loss brought to the range 0 to 1
+   over the population, since exp(-loss) of the raw losses would be 0 or the same for all.
 2. Selection. As many pairs of parents as there are members, drawn by P. The two of a pair are different: the second is
    drawn by P from the others.
 3. Crossover. Each weight of a child is that of parent i with probability exp(-L(i)) / (exp(-L(i)) + exp(-L(j))), else
@@ -17,9 +17,9 @@ Where the rules come from. The paper itself could not be fetched when this was w
 rand(0, 1), at a rate that falls with the parents' fitness" are as the collection github.com/junaidaliop/zij
 (canon/math/gadam.md) states the paper's equations; the rate of 4 and P of 1 are those its page on BGADAM
 (canon/math/bgadam.md; Bai, Ren and Zhang, arXiv:1908.08015, the same group's sequel) states, which also replaces by
-N(0, 0.01). Both draws are here; "uniform" is Gadam's own. Not found in either: that the two of a pair differ, and what
-a child's moments are. Here a child inherits the moments of Adam with the weight they belong to, and a mutated weight
-starts without any.
+N(0, 0.01). Both draws are here; "uniform" is Gadam's own. Not found in either: how exactly the losses are normalized
+(here the lowest becomes 0 and the highest 1), that the two of a pair differ, and what a child's moments are. Here a
+child inherits the moments of Adam with the weight they belong to, and a mutated weight starts without any.
 
 What goes over the network at an evolution: the weights and moments of each member, twice, one member at a time. A
 process holds four members at most, whatever the size of the population.
@@ -70,7 +70,9 @@ def normalized(losses: list[float]) -> np.ndarray:
     values = np.array([loss if math.isfinite(loss) else math.inf for loss in losses])
     finite = values[np.isfinite(values)]
     if len(finite) < 2:
-        raise FloatingPointError(f"the members' validation losses are {losses}: fewer than two have any; lower the rate")
+        raise FloatingPointError(
+            f"the members' validation losses are {losses}: fewer than two have any; lower the rate"
+        )
     span = float(finite.max() - finite.min())
     return (values - finite.min()) / (span or 1.0)
 
@@ -100,7 +102,7 @@ def mutation_chance(losses: list[float], pair: tuple[int, int], rate: float) -> 
     return max(0.0, rate * float(1 - chances[pair[0]] - chances[pair[1]]))
 
 
-def breed(
+def cross(
     first: torch.Tensor, second: torch.Tensor, share: float, rate: float, mutation: str, generator: np.random.Generator
 ) -> torch.Tensor:
     """Return a child of two genomes (rows x weights: the weights in row 0, moments in the others)."""
@@ -162,7 +164,7 @@ class Population:
         share = inheritance(losses, parents[self.rank])
         rate = mutation_chance(losses, parents[self.rank], self.rate)
         generator = np.random.default_rng([self.seed, number, 1 + self.rank])
-        child = breed(first, second, share, rate, self.mutation, generator)
+        child = cross(first, second, share, rate, self.mutation, generator)
         del first, second
         self._express(child)
         child_losses = self.group.gather(evaluate())
@@ -201,7 +203,7 @@ class Population:
     def _genome(self) -> torch.Tensor:
         """Return weights and moments of this member, 3 x weights."""
         parameters = self._learned()
-        zeros = {name: torch.zeros_like for name in ("exp_avg", "exp_avg_sq")}
+        zeros = dict.fromkeys(("exp_avg", "exp_avg_sq"), torch.zeros_like)
         states = [self.optimizer.state.get(parameter, {}) for parameter in parameters]
         rows = [torch.cat([parameter.flatten() for parameter in parameters])]
         for name, empty in zeros.items():

@@ -49,7 +49,11 @@ def write(
     """
     target = pathlib.Path(folder)
     (target / "code").mkdir(parents=True, exist_ok=True)
-    for name, document in {**(documents or {}), "input_schema": input_schema, "drift_reference": drift_reference}.items():
+    for name, document in {
+        **(documents or {}),
+        "input_schema": input_schema,
+        "drift_reference": drift_reference,
+    }.items():
         _write_json(target / f"{name}.json", document)
     _replace(target / "code" / "inference.py", lambda path: shutil.copy(handler, path))
     tensors = {name: tensor.detach().cpu() for name, tensor in weights.items()}

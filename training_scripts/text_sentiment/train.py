@@ -92,9 +92,13 @@ def measure(name: str, scores: torch.Tensor, ratings: torch.Tensor) -> dict[str,
 
 def measure_test(args, network, vocabulary: list[str], data, held_out, test: snippets.Snippets) -> dict[str, float]:
     """Measure the network and the linear model on the test texts."""
-    encoded = {name: part.encode(vocabulary) for name, part in (("train", data), ("validation", held_out), ("test", test))}
+    encoded = {
+        name: part.encode(vocabulary) for name, part in (("train", data), ("validation", held_out), ("test", test))
+    }
     ours = measure("test", ask(network, *encoded["test"]), test.ratings)
-    pairs = [(encoded[name][0], part.ratings) for name, part in (("train", data), ("validation", held_out), ("test", test))]
+    pairs = [
+        (encoded[name][0], part.ratings) for name, part in (("train", data), ("validation", held_out), ("test", test))
+    ]
     linear = baseline.correlations(*pairs, words=len(vocabulary) + inference.UNKNOWN + 1)
     metrics = ours | {f"baseline:{name}_correlation": round(value, 6) for name, value in linear.items()}
     sm_runtime.report(metrics)
@@ -112,7 +116,9 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: di
     places = {word: place for place, word in enumerate(vocabulary, start=inference.UNKNOWN + 1)}
     # Of held-out texts: a training text has hardly a word that training has not seen.
     described = [inference.describe(places, text) for text in held_out.texts]
-    profiles = [package.numeric_profile(name, np.array([row[name] for row in described])) for name in inference.FEATURES]
+    profiles = [
+        package.numeric_profile(name, np.array([row[name] for row in described])) for name in inference.FEATURES
+    ]
     package.write(
         args.model_dir,
         outcome.weights,

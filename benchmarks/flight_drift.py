@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,8 @@ class Trained:
                 (data / f"month={month}").mkdir(parents=True)
                 (data / f"month={month}" / "flights.csv").symlink_to(files[month].resolve())
             command = [sys.executable, "train.py", "--train", str(data), "--model-dir", str(out), "--seed", str(seed)]
-            subprocess.run(command, cwd=SCRIPTS, check=True, stdout=subprocess.DEVNULL)
+            environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+            subprocess.run(command, cwd=SCRIPTS, env=environment, check=True, stdout=subprocess.DEVNULL)
             self.model = inference.load(str(out))
             self.reference = parse_profile((out / "drift_reference.json").read_text())
 

@@ -28,6 +28,7 @@ BUCKET = os.environ.get("DLAWS_BUCKET", "my-bucket")
 ROLE_ARN = os.environ.get("DLAWS_ROLE_ARN", "arn:aws:iam::123456789012:role/sagemaker-execution")
 IMAGE = os.environ.get("DLAWS_IMAGE", "123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13")
 SCRIPTS = os.environ.get("DLAWS_SCRIPTS", "../training_scripts/flight_delays")
+RUNTIME = os.environ.get("DLAWS_RUNTIME", SCRIPTS.rstrip("/").rpartition("/")[0] + "/sm_runtime")
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
 EPOCH = datetime(2013, 1, 1)  # of the data: no run before it
 
@@ -91,6 +92,7 @@ def retrain_history() -> None:
         task_id="train",
         image=IMAGE,
         source=SCRIPTS,
+        dependencies=[RUNTIME],
         entry_point="train.py",
         channels={
             "train": {"uri": data["train"], "kind": "ManifestFile"},

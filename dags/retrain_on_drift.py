@@ -27,6 +27,7 @@ ROLE_ARN = os.environ.get("DLAWS_ROLE_ARN", "arn:aws:iam::123456789012:role/sage
 IMAGE = os.environ.get("DLAWS_IMAGE", "123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13")
 ENDPOINT = os.environ.get("DLAWS_ENDPOINT", "flight-delays")
 SCRIPTS = os.environ.get("DLAWS_SCRIPTS", "../training_scripts/flight_delays")
+RUNTIME = os.environ.get("DLAWS_RUNTIME", SCRIPTS.rstrip("/").rpartition("/")[0] + "/sm_runtime")
 CRON = os.environ.get("DLAWS_RETRAIN_CRON", "0 6 2 * *")  # empty: only drift and people start a run
 EPOCH = datetime(2013, 1, 1)  # of the data: the earliest month that can be asked for
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
@@ -72,6 +73,7 @@ PARAMS = {
 DEFAULTS = {
     "image": IMAGE,
     "source": SCRIPTS,
+    "dependencies": [RUNTIME],  # training only: evaluate.py stands alone
     "role_arn": ROLE_ARN,
     "instance_type": "{{ params.instance_type }}",
     "output_s3_uri": "s3://{{ params.bucket }}/models",
@@ -81,17 +83,10 @@ DEFAULTS = {
     "retries": 2,  # a retry adopts the job of the try before; what cannot be mended fails at once
     "retry_delay": timedelta(seconds=POLL_SECONDS),
 }
+RUNS = {"schedule": SCHEDULE, "start_date": EPOCH, "catchup": False, "max_active_runs": 1}
 
 
-@dag(
-    schedule=SCHEDULE,
-    start_date=EPOCH,
-    catchup=False,
-    max_active_runs=1,
-    params=PARAMS,
-    default_args=DEFAULTS,
-    doc_md=__doc__,
-)
+@dag(params=PARAMS, default_args=DEFAULTS, doc_md=__doc__, **RUNS)
 def retrain_on_drift() -> None:
     """One road from data to the endpoint; every task can end it."""
     choose_data = ChooseDataOperator(

@@ -18,6 +18,7 @@ BUCKET = os.environ.get("DLAWS_BUCKET", "my-bucket")
 ROLE_ARN = os.environ.get("DLAWS_ROLE_ARN", "arn:aws:iam::123456789012:role/sagemaker-execution")
 IMAGE = os.environ.get("DLAWS_IMAGE", "123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13")
 SCRIPTS = os.environ.get("DLAWS_IMAGE_SCRIPTS", "../training_scripts/image_classifier")
+RUNTIME = os.environ.get("DLAWS_RUNTIME", SCRIPTS.rstrip("/").rpartition("/")[0] + "/sm_runtime")
 POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "30"))
 
 SPACE = {
@@ -70,6 +71,7 @@ def sweep_hyperparameters() -> None:
         task_id="sweep",
         image=IMAGE,
         source=SCRIPTS,
+        dependencies=[RUNTIME],
         entry_point="train.py",
         role_arn=ROLE_ARN,
         channels={

@@ -78,7 +78,9 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        return [metrics for metrics in map(parse_line, self.out.splitlines()) if metrics]
+        """What is reported of epochs and evaluations; the lines between epochs, about the pace, are left out."""
+        lines = [metrics for metrics in map(parse_line, self.out.splitlines()) if metrics]
+        return [metrics for metrics in lines if "loss" not in metrics or "validation:loss" in metrics]
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -100,6 +102,7 @@ def train(data: Path, folder: Path, *options: str, processes: int = 1, **environ
         "SM_CHECKPOINT_DIR": str(folder / "checkpoints"),
         # Bit equality is promised for an equal number of threads, and torchrun's workers get one each.
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(SCRIPTS.parent),
         **environment,
     }
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(free_port())]
@@ -124,7 +127,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_one_process_trains_and_reports_each_epoch(trained: Run) -> None:
     assert [metrics["epoch"] for metrics in trained.metrics] == [1, 2, 3]
     last = trained.metrics[-1]
-    assert set(last) == {"epoch", "train:loss", "validation:loss", "validation:auc", "samples_per_second"}
+    assert set(last) >= {"epoch", "train:loss", "validation:loss", "validation:auc", "samples_per_second"}
     assert last["validation:loss"] < trained.metrics[0]["validation:loss"]
     assert last["validation:auc"] > 0.8
 
@@ -172,15 +175,15 @@ def test_a_stopped_run_resumes_to_the_very_weights_of_one_that_was_not(
     assert not stopped.model.exists()
 
     resumed = train(data, tmp_path / "stopped", *options, processes=processes).finish()
-    assert "resumed from step" in resumed.err
-    assert len(resumed.metrics) < 12
+    assert "resumed after step" in resumed.err
+    assert [metrics["epoch"] for metrics in resumed.metrics] == list(range(1, 13)), "the epochs before are told again"
     assert (resumed.model / "model.pt").read_bytes() == (whole.model / "model.pt").read_bytes()
 
 
 def test_a_checkpoint_of_other_hyperparameters_is_not_continued(trained: Run, data: Path, tmp_path: Path) -> None:
     checkpoints = str(trained.folder / "checkpoints")
     other = train(data, tmp_path, "--epochs", "4", "--batch-size", "256", SM_CHECKPOINT_DIR=checkpoints)
-    assert "use another folder" in other.finish(expected=1).err
+    assert "give this one another folder for checkpoints" in other.finish(expected=1).err
 
 
 def test_two_processes_end_where_one_does(data: Path, tmp_path: Path) -> None:
@@ -188,9 +191,7 @@ def test_two_processes_end_where_one_does(data: Path, tmp_path: Path) -> None:
     one = train(data, tmp_path / "one", *options).finish()
     two = train(data, tmp_path / "two", *options, processes=2).finish()
     for name in ("train:loss", "validation:loss"):
-        # The loss that the first of two processes reports is of its half of each batch.
-        near = 1e-3 if name == "validation:loss" else 2e-2
-        assert two.metrics[-1][name] == pytest.approx(one.metrics[-1][name], abs=near)
+        assert two.metrics[-1][name] == pytest.approx(one.metrics[-1][name], abs=1e-3)
     for name, values in one.weights.items():
         torch.testing.assert_close(two.weights[name], values, atol=5e-3, rtol=0)
 
@@ -202,14 +203,18 @@ def test_hosts_that_read_different_rows_refuse_to_train(data: Path, tmp_path: Pa
     hosts = [train(rows, tmp_path / f"host{n}", RANK=str(n), **group) for n, rows in enumerate((data, shard))]
     for host in hosts:
         host.finish(expected=1)
-        assert "different training files: every host needs the whole channel (FullyReplicated)" in host.err
+        assert "the processes have different training files" in host.err
+        assert "the whole channels (FullyReplicated)" in host.err
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "there is no .csv file under" in train(empty, tmp_path / "a").finish(expected=1).err
-    assert "name the folders with --train" in train(empty, tmp_path / "b", SM_MODEL_DIR="").finish(expected=2).err
+    assert (
+        "name the folders with --model-dir, or set SM_MODEL_DIR"
+        in train(empty, tmp_path / "b", SM_MODEL_DIR="").finish(expected=2).err
+    )
 
 
 def channel(folder: Path, archive: bytes) -> Path:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from airflow_dlaws.storage import S3Uri
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = ROOT / "training_scripts" / "image_classifier"
+RUNTIME = ROOT / "training_scripts" / "sm_runtime"
 #: Half a second an epoch.
 QUICK = {"width": "8", "batch_size": "128"}
 REPORTED = {"epoch", "train:loss", "validation:loss", "validation:error"}
@@ -50,7 +52,7 @@ class Trials:
         self.bucket = unique("digits")
         aws.client("s3").create_bucket(Bucket=self.bucket)
         self.trainer = Trainer(aws, self.bucket)
-        code = read_source(self.trainer.s3, source=str(SCRIPTS), entry_point="train.py")
+        code = read_source(self.trainer.s3, source=str(SCRIPTS), entry_point="train.py", dependencies=[str(RUNTIME)])
         code.publish(self.trainer.s3, S3Uri(self.bucket, "code/"))
         channels = {"code": str(code.location(S3Uri(self.bucket, "code/")))}
         channels |= mnist.upload(self.trainer.s3, self.bucket, splits)
@@ -76,8 +78,9 @@ class Trials:
         return self.trainer.wait(self.start(**hyperparameters))
 
     def reported(self, name: str) -> list[dict[str, float]]:
+        """Return the metrics of each epoch; the lines between them, about the pace, are left out."""
         lines = self.trainer.logs(name).get("algo-1", [])
-        return [metrics for metrics in map(parse_line, lines) if metrics]
+        return [metrics for metrics in map(parse_line, lines) if metrics and "validation:error" in metrics]
 
     def files(self, job: dict[str, Any]) -> dict[str, bytes]:
         """Return the files of the job's artifact."""
@@ -102,7 +105,7 @@ def trained(trials: Trials) -> dict[str, Any]:
 def test_a_job_reports_every_epoch_and_aws_reads_the_last(trials: Trials, trained: dict[str, Any]) -> None:
     reported = trials.reported(trained["TrainingJobName"])
     assert [metrics["epoch"] for metrics in reported] == [1, 2]
-    assert all(set(metrics) == REPORTED for metrics in reported)
+    assert all(set(metrics) >= REPORTED for metrics in reported)
     assert reported[1]["validation:error"] < reported[0]["validation:error"] < 0.5
     final = {metric["MetricName"]: metric["Value"] for metric in trained["FinalMetricDataList"]}
     assert final == pytest.approx({name: reported[1][name] for name in final})
@@ -115,7 +118,8 @@ def test_the_artifact_holds_all_that_serves_watches_and_explains_the_model(
     files = trials.files(trained)
     assert files["code/inference.py"] == (SCRIPTS / "inference.py").read_bytes()
     card = json.loads(files["model_card.json"])
-    assert card["metrics"] == trials.reported(trained["TrainingJobName"])[-1]
+    assert card["metrics"].items() <= trials.reported(trained["TrainingJobName"])[-1].items()
+    assert set(card["metrics"]) == REPORTED
     assert card["hyperparameters"] | {"epochs": 2, "seed": 5, "width": 8} == card["hyperparameters"]
     assert [(file["path"], file["images"]) for file in card["data"]["train"]] == [("mnist.npz", 3500)]
     profile = parse_profile(files["drift_reference.json"])
@@ -144,9 +148,8 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(trials: Trials, trained: 
 def test_a_trial_whose_loss_is_no_number_fails_and_says_why(trials: Trials) -> None:
     job = trials.run(optimizer="sgd", learning_rate="1e9")
     assert job["TrainingJobStatus"] == "Failed"
-    assert (
-        "FloatingPointError: the training loss is nan in epoch 1 with sgd, learning_rate 1e+09" in job["FailureReason"]
-    )
+    assert re.search(r"FloatingPointError: the training loss is (nan|inf) in epoch 1", job["FailureReason"])
+    assert "with sgd, learning_rate 1e+09, batch_size 128" in job["FailureReason"]
     (told,) = trials.reported(job["TrainingJobName"])
     assert math.isnan(told["validation:error"])  # by which a sweep knows that the parameters are to blame
 
@@ -161,7 +164,7 @@ def test_a_trial_that_is_stopped_leaves_the_model_of_its_last_line(trials: Trial
     assert time.monotonic() - asked < 20
     reported = trials.reported(name)
     assert len(reported) < 100
-    assert json.loads(trials.files(job)["model_card.json"])["metrics"] == reported[-1]
+    assert json.loads(trials.files(job)["model_card.json"])["metrics"].items() <= reported[-1].items()
 
 
 def test_the_model_serves_the_images_it_has_not_seen(
@@ -204,7 +207,10 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        return [metrics for metrics in map(parse_line, self.out.splitlines()) if metrics]
+        """What each epoch came to, without how fast it went."""
+        lines = [metrics for metrics in map(parse_line, self.out.splitlines()) if metrics]
+        epochs = [metrics for metrics in lines if "validation:error" in metrics]
+        return [{name: metrics[name] for name in REPORTED} for metrics in epochs]
 
     @property
     def card(self) -> dict[str, Any]:
@@ -236,7 +242,7 @@ def train(
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     process = subprocess.Popen(
         [sys.executable, *(launcher if processes > 1 else []), str(SCRIPTS / "train.py"), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(RUNTIME.parent), **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -253,24 +259,24 @@ def test_a_stopped_run_resumes_to_the_very_weights_of_one_that_was_not(splits: d
     stopped.process.send_signal(signal.SIGTERM)
     stopped.finish(expected=143)
     done = stopped.card["metrics"]["epoch"]
-    assert f"stopped by SIGTERM in epoch {done + 1} of 1000" in stopped.err
+    assert "stopped by SIGTERM after step" in stopped.err
 
     resumed = train(splits, tmp_path / "stopped", epochs=done + 1)
     whole = train(splits, tmp_path / "whole", epochs=done + 1).finish()
-    assert f"resumed after epoch {done}" in resumed.finish().err
+    assert "resumed after step" in resumed.finish().err
     assert resumed.metrics == whole.metrics, "the lines of the epochs before it are told again"
     assert resumed.weights == whole.weights
 
     other = train(splits, tmp_path / "stopped", epochs=done + 1, dropout=0.3)
+    assert "give this one another folder for checkpoints" in other.finish(expected=1).err
     nothing_left = train(splits, tmp_path / "stopped", epochs=done + 1, **{"model-dir": tmp_path / "new"}).finish()
     assert nothing_left.metrics == resumed.metrics
     assert (nothing_left.weights, nothing_left.card) == (resumed.weights, resumed.card)
-    assert "use another folder" in other.finish(expected=1).err
 
 
 def test_two_processes_end_where_one_does(splits: dict[str, Path], tmp_path: Path) -> None:
-    two = train(splits, tmp_path / "two", epochs=1, dropout=0, processes=2)
-    one = train(splits, tmp_path / "one", epochs=1, dropout=0).finish()
+    two = train(splits, tmp_path / "two", epochs=1, dropout=0, shift=0, processes=2)
+    one = train(splits, tmp_path / "one", epochs=1, dropout=0, shift=0).finish()
     assert len(two.finish().metrics) == 1
     for name in ("train:loss", "validation:loss", "validation:error"):
         assert two.metrics[0][name] == pytest.approx(one.metrics[0][name], abs=5e-3)
@@ -289,7 +295,9 @@ def test_hosts_that_read_different_images_refuse_to_train(splits: dict[str, Path
         for rank, folder in enumerate(folders)
     ]
     for host in hosts:
-        assert "different images: every host needs the whole channels (FullyReplicated)" in host.finish(expected=1).err
+        told = host.finish(expected=1).err
+        assert "the processes have different images" in told
+        assert "the whole channels (FullyReplicated)" in told
 
 
 def test_what_cannot_be_trained_is_refused_before_it_starts(splits: dict[str, Path], tmp_path: Path) -> None:
@@ -297,7 +305,7 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(splits: dict[str, Pa
     empty.mkdir()
     runs = [
         (train(splits, tmp_path, dropout=1), 2, "--dropout is 1.0; it must be at least 0 and below 1"),
-        (train(splits, tmp_path, learning_rate="nan"), 2, "--learning_rate is nan; it must be above 0"),
+        (train(splits, tmp_path, learning_rate="nan"), 1, "learning_rate is nan; it must be finite and above 0"),
         (train(splits, tmp_path, validation=empty), 1, "there is no .npz file under"),
     ]
     for run, code, told in runs:

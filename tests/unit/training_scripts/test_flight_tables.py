@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import measures
+import preprocessing
 import tables
-import train
 from airflow_dlaws.drift.profile import quantile_edges
 from airflow_dlaws.evaluation.metrics import auc as plain_auc
 from airflow_dlaws.jobs.metric_line import parse_line
+from sm_runtime import optimizers, package
 
 
 def write(path: Path, *lines: str) -> None:
@@ -91,12 +92,13 @@ def test_reported_metrics_are_read_by_the_operator(capsys: pytest.CaptureFixture
 def test_bins_are_those_of_the_drift_package(bins: int) -> None:
     generator = np.random.default_rng(2)
     for values in (generator.normal(size=999), generator.poisson(1.5, 700).astype(float), np.zeros(50)):
-        assert train.quantile_edges(values, bins) == pytest.approx(list(quantile_edges(values.tolist(), bins)))
+        assert package.quantile_edges(values, bins) == pytest.approx(list(quantile_edges(values.tolist(), bins)))
 
 
 def prepared(columns: dict[str, list[str]], categorical: str) -> dict:
     rows = tables.Table("late", np.zeros(len(next(iter(columns.values())))), columns, [])
-    return train.prepare(rows, argparse.Namespace(categorical=categorical, hidden="4", embed=2, dropout=0.0))
+    names = [name for name in categorical.split(",") if name]
+    return preprocessing.learn(rows, names, {"hidden": [4], "embed": 2, "dropout": 0.0})
 
 
 def test_preprocessing_is_plain_json_learnt_from_the_rows() -> None:
@@ -121,7 +123,13 @@ def test_features_that_cannot_be_learnt_are_refused(columns: dict, categorical: 
 
 
 def test_the_learning_rate_warms_up_to_its_highest_and_decays_to_almost_nothing() -> None:
-    rates = [train.warm_up_and_decay(step, 100) for step in range(100)]
+    optimizer = optimizers.make("sgd", [torch.nn.Parameter(torch.zeros(1))], learning_rate=1.0)
+    schedule = optimizers.warm_up_and_decay(optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
     assert max(rates) == 1
     assert rates.index(1) in range(5, 15)
     assert rates[-1] < 0.01

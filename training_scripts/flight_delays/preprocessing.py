@@ -1,0 +1,42 @@
+"""What the encoder of inference.py needs, learned from the training rows."""
+
+import numpy as np
+
+import inference
+import tables
+from sm_runtime import package
+
+#: Inner edges a number is cut at, for the network.
+NUMBER_BINS = 16
+
+
+def learn(rows: tables.Table, categorical: list[str], network: dict) -> dict:
+    """Return edges and means of numbers, the values of categories, and the network's shape."""
+    if unknown := [name for name in categorical if name not in rows.columns]:
+        raise SystemExit(f"--categorical names {unknown}; the features are {list(rows.columns)}")
+    numeric = {name: learn_number(name, rows) for name in rows.columns if name not in categorical}
+    values = {name: sorted({value.strip() for value in rows.columns[name]} - {""}) for name in categorical}
+    return {"numeric": numeric, "categorical": values, "network": network}
+
+
+def learn_number(name: str, rows: tables.Table) -> dict:
+    """Return mean and edges of a number."""
+    try:
+        values = inference.to_numbers(name, rows.columns[name])
+    except ValueError as error:
+        raise SystemExit(f"{error}: list it in --categorical if it is none") from None
+    known = values[~np.isnan(values)]
+    if not len(known):
+        raise SystemExit(f"{name} is missing in all {len(rows)} training rows: leave the column out")
+    edges = [known.min(), *package.quantile_edges(known, NUMBER_BINS), known.max()]
+    return {"mean": float(known.mean()), "edges": [float(edge) for edge in np.unique(edges)]}
+
+
+def profiles(rows: tables.Table, numeric: dict) -> list[dict]:
+    """Return the drift profile of each feature, in order."""
+    return [
+        package.numeric_profile(name, inference.to_numbers(name, values))
+        if name in numeric
+        else package.categorical_profile(name, values)
+        for name, values in rows.columns.items()
+    ]

@@ -1,0 +1,160 @@
+"""What a training script writes with its model: handler, input schema, model card, drift reference, weights.
+
+    model.pt               the weights: load with `torch.load(..., weights_only=True)`
+    code/inference.py      the handler that training_scripts/serve.py serves
+    input_schema.json      label, features in the order of a request, content types
+    model_card.json        data with digests, metrics, hyperparameters, seed, processes, device, versions
+    drift_reference.json   what the traffic of a healthy model looks like; airflow_dlaws/drift/profile.py has the format
+    NAME.json              whatever else the handler needs to build the network
+
+model_card.json, drift_reference.json and metrics.json also go to the job's output, where the registry finds them.
+"""
+
+import datetime
+import hashlib
+import json
+import pathlib
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+#: Ten bins: the thresholds of the population stability index assume them.
+DRIFT_BINS = 10
+
+
+def digest(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(
+    folder: str | pathlib.Path,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    handler: str | pathlib.Path,
+    input_schema: Mapping,
+    model_card: Mapping,
+    drift_reference: Mapping,
+    documents: Mapping[str, Mapping] | None = None,
+    output: str | pathlib.Path | None = None,
+) -> None:
+    """Write the model into `folder`, each file whole or not at all, the card last: with it the model is complete.
+
+    :param documents: further JSON files that the handler reads, by name without ".json".
+    :param output: the job's output folder, where there is one.
+    """
+    target = pathlib.Path(folder)
+    (target / "code").mkdir(parents=True, exist_ok=True)
+    for name, document in {
+        **(documents or {}),
+        "input_schema": input_schema,
+        "drift_reference": drift_reference,
+    }.items():
+        _write_json(target / f"{name}.json", document)
+    _replace(target / "code" / "inference.py", lambda path: shutil.copy(handler, path))
+    tensors = {name: tensor.detach().cpu() for name, tensor in weights.items()}
+    _replace(target / "model.pt", lambda path: torch.save(tensors, path))
+    _write_json(target / "model_card.json", model_card)
+    if output:
+        out = pathlib.Path(output)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("drift_reference.json", "model_card.json"):
+            _replace(out / name, lambda path, name=name: shutil.copy(target / name, path))
+        _write_json(out / "metrics.json", model_card["metrics"])
+
+
+def model_card(
+    *,
+    model: str,
+    label: str,
+    data: Mapping,
+    metrics: Mapping[str, float],
+    hyperparameters: Mapping,
+    seed: int,
+    processes: int,
+    device: str,
+    **more: object,
+) -> dict:
+    """Return the card. `data` names each file with its rows and SHA-256; `more` is what else the script knows."""
+    return {
+        "model": model,
+        "label": label,
+        "data": data,
+        "metrics": metrics,
+        "hyperparameters": hyperparameters,
+        "seed": seed,
+        "processes": processes,
+        "device": device,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        **more,
+    }
+
+
+def drift_reference(
+    *, rows: int, feature_order: Sequence[str], features: Sequence[Mapping], prediction: np.ndarray | None
+) -> dict:
+    """Return the reference.
+
+    :param rows: how many rows the features were profiled on.
+    :param feature_order: the columns of a request.
+    :param features: profiles of the columns to watch, of `numeric_profile` and `categorical_profile`.
+    :param prediction: the model's scores of held-out rows, as its handler answers them.
+    """
+    return {
+        "format": "dlaws-drift-reference/1",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(),
+        "rows": rows,
+        "feature_order": list(feature_order),
+        "features": list(features),
+        "prediction": None if prediction is None else numeric_profile("prediction", prediction),
+    }
+
+
+def numeric_profile(name: str, values: np.ndarray, bins: int = DRIFT_BINS) -> dict:
+    """Count numbers (NaN is missing) between the edges of about equally filled bins."""
+    known = values[~np.isnan(values)]
+    edges = quantile_edges(known, bins)
+    return {
+        "name": name,
+        "kind": "numeric",
+        "edges": edges,
+        "counts": np.bincount(np.digitize(known, edges), minlength=len(edges) + 1).tolist(),
+        "missing": len(values) - len(known),
+        "low": float(known.min()) if len(known) else None,
+        "high": float(known.max()) if len(known) else None,
+    }
+
+
+def categorical_profile(name: str, values: Sequence[str]) -> dict:
+    """Count categories; the empty text is missing."""
+    found, counts = np.unique([value.strip() for value in values], return_counts=True)
+    known = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    missing = known.pop("", 0)
+    return {"name": name, "kind": "categorical", "counts": known, "missing": missing}
+
+
+def quantile_edges(known: np.ndarray, bins: int) -> list[float]:
+    """Return inner edges of about equally filled bins, each halfway between two values that occur."""
+    values, counts = np.unique(known, return_counts=True)
+    edges, filled = [], 0
+    for value, following, seen in zip(values, values[1:], np.cumsum(counts), strict=False):
+        if (seen - filled) * bins >= len(known):
+            edges.append(float(value / 2 + following / 2))
+            filled = seen
+    return edges
+
+
+def _write_json(path: pathlib.Path, document: Mapping) -> None:
+    text = json.dumps(document, indent=1)
+    _replace(path, lambda unfinished: unfinished.write_text(text))
+
+
+def _replace(path: pathlib.Path, write_to) -> None:
+    """Write beside the file and move it into place, so that a reader never finds half of one."""
+    unfinished = path.with_name(path.name + ".tmp")
+    write_to(unfinished)
+    unfinished.replace(path)

@@ -5,7 +5,8 @@ torch_distributed.py and mpi.py) and AWS's "EFA Cheatsheet" (aws-samples/awsome-
 1.architectures/efa-cheatsheet.md); for Trainium, the Neuron guide "Multi-instance training". Where the two differ the
 newer one, the cheatsheet, wins: no RDMAV_FORK_SAFE, and NCCL's protocol is left to the plug-in where the network
 reaches GPU memory. NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME are set on the host (`jobs/container_entry.py`), which
-knows its interface.
+knows its interface. Which types have EFA is known from EC2; that SageMaker attaches it to all of them is assumed (AWS's
+launcher lists the large types only). Without it NCCL says so in its log, and takes TCP.
 """
 
 from __future__ import annotations

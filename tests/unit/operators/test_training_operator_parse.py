@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.images import OutdatedImageWarning
 from airflow_dlaws.jobs.spec import Channel, ChannelKind, InstanceGroup, TrainingSpec
+from airflow_dlaws.operators.sweep import HyperparameterSweepOperator
 from airflow_dlaws.operators.training import DistributedTrainingOperator
 
 GOOD: dict[str, Any] = {
@@ -117,6 +118,31 @@ def test_what_is_wrong_together_is_said_once_the_last_of_it_is_rendered() -> Non
 def test_an_image_past_its_end_of_patch_is_warned_of_when_the_dag_is_parsed() -> None:
     with pytest.warns(OutdatedImageWarning, match="pytorch 2.6 until 2026-01-29 only"):
         DistributedTrainingOperator(**{**GOOD, "image": None, "framework": "pytorch", "framework_version": "2.6"})
+
+
+SWEEP = {**GOOD, "space": {"lr": {"low": 1e-4, "high": 0.1}}, "objective": "loss"}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"keep_alive_s": 60},
+        {"infra_check": True},
+        {"mlflow": {"arn": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app"}},
+        {"extra_request": {"ExperimentConfig": {"ExperimentName": "x"}}},
+        {"instance_type": None, "capacity_preferences": ["ml.m5.large"]},
+        {"instance_type": None, "instance_groups": [{"name": "a", "instance_type": "ml.m5.large"}]},
+    ],
+    ids=lambda wish: list(wish)[-1],
+)
+def test_a_sweep_takes_it_for_its_trials_or_refuses_it_when_parsed(wish: dict[str, Any]) -> None:
+    with pytest.raises(SpecificationError, match=f"{list(wish)[-1]}=.*engine='optuna'"):
+        HyperparameterSweepOperator(**{**SWEEP, **wish}, engine="sagemaker")
+    with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)):
+        operator = HyperparameterSweepOperator(**{**SWEEP, **wish}, engine="optuna")
+    name = list(wish)[-1]
+    training = operator.specification({}).training  # type: ignore[typeddict-item, union-attr]
+    assert getattr(training, name) == getattr(rendered(**wish), name)
 
 
 def test_a_relative_source_lies_beside_the_dag_file() -> None:

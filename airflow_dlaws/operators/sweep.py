@@ -249,6 +249,11 @@ class HyperparameterSweepOperator(DistributedTrainingOperator):
 
     def _check_what_is_known(self) -> None:
         """Check, when the DAG is parsed, every value that holds no template."""
+        if self.job_queue:
+            raise SpecificationError(
+                f"job_queue={self.job_queue!r}: the trials of a sweep are started by the sweep and cannot wait in a "
+                "queue of AWS Batch: leave it out; parallel_trials says how many run at a time"
+            )
         super()._check_what_is_known()
         if self.early_stopping is not None and not is_template(self.early_stopping):
             self._halving()

@@ -8,7 +8,6 @@ from typing import Any
 from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.spec import MlflowTracking, ModelPackageOutput
 from airflow_dlaws.launchers.batch import ENGINE as BATCH
-from airflow_dlaws.launchers.sagemaker import ENGINE as SAGEMAKER
 from airflow_dlaws.operators.job import JobOperator
 
 
@@ -67,4 +66,5 @@ class TrainingOptions(JobOperator):
         self.remote_debug = remote_debug
         self.extra_request = extra_request
         self.job_queue = job_queue
-        self.engine = BATCH if job_queue else SAGEMAKER
+        if job_queue:  # else what the subclass has chosen stays: a sweep has engines of its own
+            self.engine = BATCH

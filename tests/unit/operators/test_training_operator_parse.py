@@ -14,6 +14,9 @@ from airflow.sdk import DAG
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.images import OutdatedImageWarning
 from airflow_dlaws.jobs.spec import Channel, ChannelKind, InstanceGroup, TrainingSpec
+from airflow_dlaws.launchers.batch import ENGINE as BATCH
+from airflow_dlaws.launchers.sweep import ENGINE as OPTUNA
+from airflow_dlaws.launchers.tuning import ENGINE as TUNER
 from airflow_dlaws.operators.sweep import HyperparameterSweepOperator
 from airflow_dlaws.operators.training import DistributedTrainingOperator
 
@@ -143,6 +146,15 @@ def test_a_sweep_takes_it_for_its_trials_or_refuses_it_when_parsed(wish: dict[st
     name = list(wish)[-1]
     training = operator.specification({}).training  # type: ignore[typeddict-item, union-attr]
     assert getattr(training, name) == getattr(rendered(**wish), name)
+
+
+def test_a_queue_changes_the_engine_of_a_training_job_and_of_nothing_else() -> None:
+    assert DistributedTrainingOperator(**GOOD).engine == "sagemaker"
+    assert DistributedTrainingOperator(**GOOD, job_queue="team").engine == BATCH
+    assert HyperparameterSweepOperator(**SWEEP).engine == OPTUNA
+    assert HyperparameterSweepOperator(**SWEEP, engine="sagemaker").engine == TUNER
+    with pytest.raises(SpecificationError, match="job_queue='team': the trials of a sweep"):
+        HyperparameterSweepOperator(**SWEEP, job_queue="team")
 
 
 def test_a_relative_source_lies_beside_the_dag_file() -> None:

@@ -35,8 +35,7 @@ def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
     parser.add_argument("--hidden", default="128,64", help="units of the hidden layers")
     parser.add_argument("--embed", type=int, default=8, help="numbers that stand for a category")
     parser.add_argument("--dropout", type=float, default=0.1)
-    categorical = "hour,weekday,carrier,origin,dest"
-    parser.add_argument("--categorical", default=categorical, help="all other features are numbers")
+    parser.add_argument("--categorical", default="hour,weekday,carrier,origin,dest", help="the others are numbers")
     share = "held out where no validation folder is given"
     parser.add_argument("--validation-share", type=float, default=0.1, help=share)
     options.add_folders(parser, environment, needed=["train"], optional=["validation"])

@@ -14,9 +14,9 @@ from airflow_dlaws.launchers.job_log import STREAMS_PER_CALL
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage, LogTask, SharedLogPage
 
 #: Calls a minute for the logs of all jobs, where these are more than a few. CloudWatch answers 5 FilterLogEvents a
-#: second in most regions, to all users of an account (AWS re:Post, "cloudwatch-logs-throttling"); this is a thirtieth,
-#: and reads 1,000 jobs of one host in one to two minutes.
-LOG_CALLS_PER_MINUTE = 10.0
+#: second in most regions, to all users of an account (AWS re:Post, "cloudwatch-logs-throttling"); this is less than a
+#: thirtieth, and reads 1,000 jobs of one host in two minutes.
+LOG_CALLS_PER_MINUTE = 8.0
 #: A call that lists streams must find so many of our jobs, or their logs are read one by one.
 WORTH_A_LIST = 2
 #: A job that has printed nothing is looked for again after so long, and so is the list.

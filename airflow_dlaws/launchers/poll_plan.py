@@ -23,8 +23,8 @@ from airflow_dlaws.launchers.watch import REFUSALS_TOLERATED, SLOWEST
 #: Up to so many jobs are described at each interval: that is cheap, and tells more than the list.
 FEW_JOBS = 3
 #: Looks a minute beyond one at each interval. ListTrainingJobs answers 2 calls a second for a whole account, and that
-#: is not adjustable (aws-solutions/deepracer-on-aws#87): this is a seventh of it, and shows 1,600 jobs a minute.
-LOOKS_PER_MINUTE = 16.0
+#: is not adjustable (aws-solutions/deepracer-on-aws#87): this is a sixth of it, and shows 2,000 jobs a minute.
+LOOKS_PER_MINUTE = 20.0
 #: A page that shows no more than one of our jobs is no better than describing that job.
 WORTH_A_PAGE = 2
 #: A job that should be on a page and is not may stand behind others of the same second, or the page was filtered late.

@@ -139,11 +139,12 @@ class SharedPoller:
         """Poll while somebody waits. What is not foreseen is told to all of them, as a fault of their own would be."""
         try:
             while self._seats:
+                began = time.monotonic()
                 self._wake.clear()
                 await self._round()
                 if self._seats:
                     interval = min(seat.poll_interval for seats in self._seats.values() for seat in seats)
-                    await self._sleep(self._plan.wait(interval))
+                    await self._sleep(self._plan.wait(interval) - (time.monotonic() - began))
         except Exception as error:
             for name in list(self._seats):
                 self._dismiss(name, error)

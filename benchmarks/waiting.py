@@ -8,7 +8,7 @@ memory and the loop's lag are taken from the waiting process (`waiting_client.py
 teams join, which end and begin all the time, and every third call is throttled; in each of these, some jobs end.
 The peer has a virtual environment of its own under .dlaws, for aiobotocore wants an older boto3.
 
-Takes about nine minutes. Exits 1 where a figure misses its bar.
+Takes about eight minutes. Exits 1 where a figure misses its bar.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PEER_NEEDS = ["aiobotocore==3.10.0", "boto3==1.43.117"]
 TASKS, POLL_S = 1_000, 30
 #: Jobs of other teams: a month's, and those created since the oldest of ours, which run and end.
 STRANGERS = {"old": 4_500, "new": 500}
-WARM_UP_S, MEASURED_S, PHASE_S = 50, 120, 90
+WARM_UP_S, MEASURED_S, PHASE_S = 40, 120, 65
 #: Jobs that end in each phase, at once.
 ENDING = 20
 #: The shares of the peer's calls, CPU and memory that may be used, and the longest lag in seconds.

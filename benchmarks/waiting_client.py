@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import re
 import resource
@@ -139,6 +140,9 @@ def main() -> None:
     def write(**report: Any) -> None:
         print(json.dumps(report, default=str), file=chosen.reports, flush=True)
 
+    # What is imported once in the life of a triggerer is not what waiting costs.
+    importlib.import_module("airflow.providers.amazon.aws.hooks.base_aws")
+    TRIGGERS[chosen.kind]("job", chosen.poll, {})
     asyncio.run(wait_for_jobs(TRIGGERS[chosen.kind], json.load(chosen.names), chosen.poll, write))
 
 

@@ -70,7 +70,9 @@ class Bench:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith("/_bench/"):
             request = Request(environ)
-            answer = getattr(self, "_do_" + request.path.rpartition("/")[2])(**(json.loads(request.data or b"{}")))
+            answer = getattr(self, "_do_" + request.path.rpartition("/")[2])(
+                **(json.loads(request.get_data(parse_form_data=False) or b"{}"))
+            )
             return Response(json.dumps(answer), content_type="application/json")(environ, start_response)
         with self._lock:
             self._calls[environ.get("HTTP_X_AMZ_TARGET", "other")] += 1

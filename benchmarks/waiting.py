@@ -127,6 +127,7 @@ def client(python: Path, kind: str, names: list[str], url: str) -> Iterator[Clie
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(home / "airflow"),
+        "PYTHONPATH": str(ROOT),
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "bench",
         "AWS_SECRET_ACCESS_KEY": "bench",

@@ -33,7 +33,7 @@ def read_log(logs: Any, *, group: str, stream_prefix: str, cursor: LogCursor) ->
     :param logs: boto3 CloudWatch Logs client.
     :param stream_prefix: a job's streams are named `<job>/<host>-<number>`.
     """
-    asked = {"logStreamNamePrefix": stream_prefix, "startTime": _first_ms(cursor)}
+    asked = {"logStreamNamePrefix": stream_prefix, "startTime": _start_ms(cursor)}
     events, complete, _ = _events(logs, group, asked)
     # CloudWatch has filtered already; moto does not filter by prefix.
     return _page([event for event in events if event["logStreamName"].startswith(stream_prefix)], cursor, complete)
@@ -45,14 +45,16 @@ def read_logs(logs: Any, *, group: str, tasks: Sequence[LogTask], now_ms: int) -
     :param tasks: with at most STREAMS_PER_CALL streams in all.
     """
     owners = {stream: task.name for task in tasks for stream in task.streams}
-    since = min(_first_ms(task.cursor) for task in tasks)
+    since = min(_start_ms(task.cursor, task.streams) for task in tasks)
     events, complete, calls = _events(logs, group, {"logStreamNames": list(owners), "startTime": since})
     read_to = now_ms if complete or not events else int(events[-1]["timestamp"])
     found: dict[str, list[dict[str, Any]]] = {task.name: [] for task in tasks}
     for event in events:
         found[owners[event["logStreamName"]]].append(event)
+    quiet_until = read_to - LATEST_MS
     pages = {
-        task.name: _page(found[task.name], task.cursor, complete, quiet_until=read_to - LATEST_MS) for task in tasks
+        task.name: _page(found[task.name], task.cursor, complete, streams=task.streams, quiet_until=quiet_until)
+        for task in tasks
     }
     return SharedLogPage(pages=pages, calls=calls)
 
@@ -96,28 +98,66 @@ def read_tail(logs: Any, *, group: str, stream_prefix: str = "", count: int, sin
     return tuple(_line(event) for event in events[-count:])
 
 
-def _first_ms(cursor: LogCursor) -> int:
-    return max(0, cursor.since_ms - OVERLAP_MS)
+def _first_ms(since_ms: int) -> int:
+    return max(0, since_ms - OVERLAP_MS)
 
 
-def _page(events: list[dict[str, Any]], cursor: LogCursor, complete: bool, *, quiet_until: int = 0) -> LogPage:
+def _start_ms(cursor: LogCursor, streams: tuple[str, ...] = ()) -> int:
+    """Return where to begin to read these streams; none means all."""
+    known = not cursor.streams or (streams and set(streams) <= set(cursor.streams))
+    return _first_ms(cursor.since_ms if known else min(cursor.since_ms, cursor.others_since_ms))
+
+
+def _page(
+    events: list[dict[str, Any]],
+    cursor: LogCursor,
+    complete: bool,
+    *,
+    streams: tuple[str, ...] = (),
+    quiet_until: int = 0,
+) -> LogPage:
     """Return the lines of one job among its events, and the cursor behind them.
 
     :param events: all of the job since the cursor, and perhaps some from before.
+    :param streams: which streams were read; none means all.
     :param quiet_until: a time before which no further event will come to light; the cursor is moved up to it.
     """
-    first, seen = _first_ms(cursor), set(cursor.seen)
-    fresh = [event for event in events if event["timestamp"] >= first and event["eventId"] not in seen]
+    fresh = [event for event in events if _is_fresh(event, cursor)]
     newest = max((event["timestamp"] for event in events), default=cursor.since_ms)
-    reached = LogCursor(since_ms=max(newest, cursor.since_ms, quiet_until))
-    recent = tuple(event["eventId"] for event in events if event["timestamp"] >= _first_ms(reached))
+    since = max(newest, cursor.since_ms, quiet_until)
+    reached = LogCursor(since_ms=since, seen=_last(events, since))
+    if streams:
+        others = (cursor.others_since_ms, cursor.others_seen) if cursor.streams else (cursor.since_ms, cursor.seen)
+        reached = dataclasses.replace(reached, streams=streams, others_since_ms=others[0], others_seen=others[1])
+    elif cursor.streams and not complete:  # on the way from where the others were left
+        reached = LogCursor(
+            since_ms=since,
+            seen=tuple(dict.fromkeys((*cursor.seen, *reached.seen))),
+            streams=cursor.streams,
+            others_since_ms=newest,
+            others_seen=_last(events, newest),
+        )
     fresh.sort(key=lambda event: event["timestamp"])
     return LogPage(
         lines=tuple(_line(event) for event in fresh),
-        cursor=dataclasses.replace(reached, seen=recent),
+        cursor=reached,
         streams=tuple(sorted({str(event["logStreamName"]) for event in events})),
         complete=complete,
     )
+
+
+def _last(events: list[dict[str, Any]], since_ms: int) -> tuple[str, ...]:
+    """Return the events that a read from `since_ms` would show again."""
+    return tuple(event["eventId"] for event in events if event["timestamp"] >= _first_ms(since_ms))
+
+
+def _is_fresh(event: Mapping[str, Any], cursor: LogCursor) -> bool:
+    """Tell whether an event was not read before."""
+    if not cursor.streams or event["logStreamName"] in cursor.streams:
+        since, seen = cursor.since_ms, cursor.seen
+    else:
+        since, seen = cursor.others_since_ms, cursor.others_seen
+    return bool(event["timestamp"] >= _first_ms(since) and event["eventId"] not in seen)
 
 
 def _events(logs: Any, group: str, asked: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool, int]:

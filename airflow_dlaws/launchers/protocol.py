@@ -16,10 +16,17 @@ SpecT = TypeVar("SpecT", contravariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class LogCursor:
-    """How far a job's log has been read: milliseconds since the epoch, and the events of the last moments."""
+    """How far a job's log has been read: milliseconds since the epoch, and the events of the last moments.
+
+    :param streams: the log streams that have been read so far; empty means all.
+    :param others_since_ms: how far all others have been read, with `others_seen`.
+    """
 
     since_ms: int = 0
     seen: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    others_since_ms: int = 0
+    others_seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

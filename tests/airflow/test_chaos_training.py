@@ -5,7 +5,6 @@ Nothing is lost, paid twice, or left running. `make chaos-training [ROUNDS=20] [
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections import Counter
@@ -60,7 +59,7 @@ def test_nothing_is_lost_paid_twice_or_left_running(stack: LocalAirflow, local_a
 def write(path: Path, reports: list[RoundReport]) -> None:
     """Add the rounds to the results; a seed that was there is replaced."""
     before = json.loads(path.read_text())["rounds"] if path.exists() else []
-    rounds = {row["seed"]: row for row in [*before, *(dataclasses.asdict(report) for report in reports)]}
+    rounds = {row["seed"]: row for row in [*before, *map(vars, reports)]}
     rows = [rounds[seed] for seed in sorted(rounds)]
     kills: Counter[str] = Counter()
     for row in rows:

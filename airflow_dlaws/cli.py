@@ -1,4 +1,4 @@
-"""The command line: `dlaws local`, `dlaws demo`, `dlaws templates`. Each group has a small function here."""
+"""The command line: `dlaws local`, `dlaws demo`, `dlaws templates`, `dlaws jobs`. One small function a group."""
 
 from __future__ import annotations
 
@@ -75,8 +75,16 @@ def register_templates(commands: Commands) -> None:
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
+def register_jobs(commands: Commands) -> None:
+    """Add `dlaws jobs`."""
+    from airflow_dlaws.commands.jobs import add_arguments
+
+    group = commands.add_parser("jobs", help="the jobs that tasks have started; those that no task owns")
+    add_arguments(group.add_subparsers(required=True, metavar="ACTION"))
+
+
 #: New groups of commands are added here.
-GROUPS: list[Callable[[Commands], None]] = [register_local, register_demo, register_templates]
+GROUPS: list[Callable[[Commands], None]] = [register_local, register_demo, register_templates, register_jobs]
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:

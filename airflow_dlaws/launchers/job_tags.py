@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from airflow_dlaws.jobs.identity import TaskIdentity
 
 DIGEST_TAG = "dlaws:digest"
+#: Which process looks after a running job: the one that has created or adopted it last.
+HOLDER_TAG = "dlaws:holder"
 #: What AWS does not allow in tag values.
 _NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
 
@@ -20,6 +22,7 @@ def job_tags(own: Mapping[str, str], identity: TaskIdentity, digest: str, attemp
         "dlaws:run": identity.run_id,
         "dlaws:task": identity.task_id,
         "dlaws:map-index": str(identity.map_index),
+        "dlaws:clear-marker": str(identity.clear_marker),
         "dlaws:attempt": str(attempt),
         "dlaws:deployment": identity.deployment,
     }

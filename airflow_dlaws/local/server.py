@@ -28,6 +28,7 @@ from airflow_dlaws.local.price_file import read_products
 from airflow_dlaws.local.prices import Prices
 from airflow_dlaws.local.resources import make_resources
 from airflow_dlaws.local.service_jobs.service import Batch
+from airflow_dlaws.local.tagging_api import TaggingApi
 from airflow_dlaws.local.training import TrainingJobs
 
 #: AWS4-HMAC-SHA256 Credential=KEY/20261123/us-east-1/sagemaker/aws4_request
@@ -41,6 +42,7 @@ class Router:
         self._context = context
         self._moto = moto_seams.moto_application()
         self._prices = Prices(context)
+        self._tagging = TaggingApi(context.tags, context.faults)
         training = TrainingJobs(context)
         self._batch = Batch(context, training)
         self._sagemaker = SageMaker(context, make_resources(context, training))
@@ -66,6 +68,8 @@ class Router:
             return self._batch.answer(Request(environ), scope["region"])
         if scope["service"] == "pricing":
             return self._prices.answer(Request(environ))
+        if scope["service"] == "tagging":
+            return self._tagging.answer(Request(environ), scope["region"])
         if scope["service"] in moto_seams.MOTO_SERVICES:
             return self._moto
         return _refusal(environ, f"the service {scope['service']!r}")
@@ -73,7 +77,7 @@ class Router:
 
 def _refusal(environ: dict[str, Any], what: str) -> Response:
     code = "NotSupportedByLocalAws"
-    services = ", ".join(["sagemaker", "batch", "pricing", *sorted(moto_seams.MOTO_SERVICES)])
+    services = ", ".join(["sagemaker", "batch", "pricing", "tagging", *sorted(moto_seams.MOTO_SERVICES)])
     message = f"The local AWS does not support {what}; it has {services}."
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         xml = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"

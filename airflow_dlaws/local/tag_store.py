@@ -30,6 +30,11 @@ class TagStore:
         with self._lock:
             return arn in self._tags
 
+    def arns(self) -> list[str]:
+        """Return all resources that have been registered and not been dropped."""
+        with self._lock:
+            return list(self._tags)
+
     def of(self, arn: str) -> list[dict[str, str]]:
         """Return the tags in AWS's form."""
         with self._lock:

@@ -88,8 +88,8 @@ def operations() -> dict[str, set[str]]:
     session, found = botocore.session.get_session(), dict(TRANSFERS)
     for service in services_used():
         model = session.get_service_model(service)
-        # sagemaker-runtime is authorised as sagemaker, logs and monitoring under names of their own.
-        prefix = {"monitoring": "cloudwatch"}.get(model.signing_name, model.signing_name)
+        # sagemaker-runtime is authorised as sagemaker, some others under names of their own.
+        prefix = {"monitoring": "cloudwatch", "tagging": "tag"}.get(model.signing_name, model.signing_name)
         for operation in model.operation_names:
             action = f"{prefix}:{operation}"
             found.setdefault(xform_name(operation), set()).update(NEEDS.get(action, {action}))
@@ -176,6 +176,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
         "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
         "batch:DescribeServiceJob", "batch:ListServiceJobs",
+        "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs",
     }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources

@@ -1,0 +1,74 @@
+"""Which running jobs nobody owns, and stopping those. Looks twice before it stops anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from airflow_dlaws.airflow_rest import AirflowTasks
+from airflow_dlaws.errors import DlawsError
+from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.ownership import Ownership, TaskAnswer, Verdict, before_asking, judge_ownership
+from airflow_dlaws.launchers.found_jobs import FoundJob, JobFinder
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedJob:
+    """A job, whose it is, and what has been done about it ("", "stopped", "had ended", or an error)."""
+
+    job: FoundJob
+    ownership: Ownership
+    done: str = ""
+
+
+class Judge:
+    """Judges jobs by what one Airflow says. A task instance is asked for once, for all the trials of its sweep.
+
+    :param deployment: how that Airflow's jobs name it in their tags: its `[api] base_url`.
+    :param grace: jobs younger than this are not judged.
+    """
+
+    def __init__(self, tasks: AirflowTasks, *, deployment: str, grace: timedelta) -> None:
+        self._tasks, self._deployment, self._grace = tasks, deployment, grace
+        self._answers: dict[TaskIdentity, TaskAnswer] = {}
+
+    def judge(self, job: FoundJob, now: datetime) -> Ownership:
+        """Say whose a job is.
+
+        :raises ServiceUnavailable: or ServiceRefused; Airflow cannot be asked.
+        """
+        age = now - job.status.created_at if job.status.created_at else timedelta(0)
+        early = before_asking(job.claim, age=age, grace=self._grace, deployment=self._deployment)
+        if early is not None:
+            return early
+        assert job.claim is not None
+        identity = job.claim.identity
+        if identity not in self._answers:
+            self._answers[identity] = self._tasks.ask(identity)
+        return judge_ownership(job.claim, self._answers[identity])
+
+    def forget(self) -> None:
+        """Ask anew from now on."""
+        self._answers.clear()
+
+
+def stop_orphans(finder: JobFinder, judge: Judge, orphans: list[JudgedJob], now: datetime) -> list[JudgedJob]:
+    """Stop jobs that were judged orphans and still are; a tuner's jobs end with their tuner.
+
+    :raises ServiceUnavailable: or ServiceRefused; Airflow cannot be asked any more.
+    """
+    judge.forget()
+    stopped = []
+    for row in orphans:
+        again = judge.judge(row.job, now)
+        done = stop_job(finder, row.job) if again.verdict is Verdict.ORPHAN else "left running"
+        stopped.append(JudgedJob(job=row.job, ownership=again, done=done))
+    return stopped
+
+
+def stop_job(finder: JobFinder, job: FoundJob) -> str:
+    """Stop one job; return what came of it in words."""
+    try:
+        return "stopped" if finder.stop(job) else "had ended"
+    except DlawsError as error:
+        return f"error: {error}"

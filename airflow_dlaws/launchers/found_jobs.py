@@ -1,0 +1,205 @@
+"""The jobs that this package has started in an account and region, found by their tags.
+
+SageMaker's own lists say what runs, at once and completely. The tags of a hundred jobs come in one call of the Resource
+Groups Tagging API; that index lags behind by some seconds, so what it does not know yet (or what other teams have never
+tagged) is asked for one by one with ListTags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_dlaws.errors import ServiceRefused
+from airflow_dlaws.jobs.ownership import JobClaim, claim_of
+from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.reference import JobReference, JobStatus
+from airflow_dlaws.launchers.aws_errors import service_errors
+from airflow_dlaws.launchers.job_tags import DIGEST_TAG
+from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
+from airflow_dlaws.launchers.sagemaker_jobs import SageMakerJobs
+from airflow_dlaws.launchers.transform import TransformLauncher
+from airflow_dlaws.launchers.tuning import TuningLauncher
+
+#: The most ARNs that one GetResources takes.
+_ARNS_IN_A_CALL = 100
+_STATUSES = {
+    JobPhase.RUNNING: "InProgress",
+    JobPhase.STOPPING: "Stopping",
+    JobPhase.SUCCEEDED: "Completed",
+    JobPhase.FAILED: "Failed",
+    JobPhase.STOPPED: "Stopped",
+}
+RUNNING = frozenset({JobPhase.RUNNING, JobPhase.STOPPING})
+_TRIAL_TAG = "dlaws:trial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundJob:
+    """A job of this package.
+
+    :param kind: "training", "transform", "tuning", or "trial" of a sweep.
+    :param claim: whose it says it is; None where its tags cannot be read.
+    :param machines: such as "2 x ml.g5.xlarge"; "?" where the request says it in a way not known here.
+    :param instance_count: machines at the same time, 0 if not known.
+    :param tuner: ARN of the tuning job that has launched it, and that alone can end it for good.
+    """
+
+    reference: JobReference
+    kind: str
+    claim: JobClaim | None
+    status: JobStatus
+    tags: Mapping[str, str]
+    machines: str
+    instance_count: int
+    tuner: str = ""
+
+    def billable_seconds(self, now: datetime) -> int:
+        """Return the instance-seconds that are to be paid for so far; a tuning job's stand with its trials."""
+        if self.kind == "tuning":
+            return 0
+        seconds = self.status.billable_seconds
+        if not self.status.terminal and self.status.started_at:
+            seconds = max(0, round((now - self.status.started_at).total_seconds()))
+        return seconds * max(1, self.instance_count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """How one kind of job is listed, and where its description says what it runs on."""
+
+    name: str
+    launcher: type[SageMakerJobs]
+    pages: Callable[[Any], Any]
+    rows: str
+    status: str
+    resources: tuple[str, ...]
+
+
+_KINDS = (
+    _Kind(
+        name="training",
+        launcher=SageMakerLauncher,
+        pages=lambda sagemaker: sagemaker.get_paginator("list_training_jobs"),
+        rows="TrainingJobSummaries",
+        status="TrainingJobStatus",
+        resources=("ResourceConfig",),
+    ),
+    _Kind(
+        name="transform",
+        launcher=TransformLauncher,
+        pages=lambda sagemaker: sagemaker.get_paginator("list_transform_jobs"),
+        rows="TransformJobSummaries",
+        status="TransformJobStatus",
+        resources=("TransformResources",),
+    ),
+    _Kind(
+        name="tuning",
+        launcher=TuningLauncher,
+        pages=lambda sagemaker: sagemaker.get_paginator("list_hyper_parameter_tuning_jobs"),
+        rows="HyperParameterTuningJobSummaries",
+        status="HyperParameterTuningJobStatus",
+        resources=("TrainingJobDefinition", "ResourceConfig"),
+    ),
+)
+
+
+class JobFinder:
+    """Finds jobs through injected clients ("sagemaker", "resourcegroupstaggingapi").
+
+    :param client: gives the boto3 client of a service by name.
+    """
+
+    def __init__(self, client: Callable[[str], Any]) -> None:
+        self._client = client
+        self._launchers = {kind.name: kind.launcher(client) for kind in _KINDS}
+
+    def find(self, phases: Iterable[JobPhase] = RUNNING, *, since: datetime | None = None) -> list[FoundJob]:
+        """Return the jobs of this package in these phases, oldest first.
+
+        :param since: leaves out what was created before.
+        :raises ServiceUnavailable: or ServiceRefused; half a list would be mistaken for a whole one.
+        """
+        found: list[FoundJob] = []
+        for kind in _KINDS:
+            names = dict(self._listed(kind, phases, since))
+            tags = self._tags(names)
+            ours = [arn for arn in names if DIGEST_TAG in tags[arn]]
+            found += [self._described(kind, names[arn], tags[arn]) for arn in ours]
+        return sorted(found, key=lambda job: job.status.created_at or datetime.now(UTC))
+
+    def stop(self, job: FoundJob) -> bool:
+        """Ask for the job to be stopped; tell whether it was still running."""
+        return self._launchers["training" if job.kind == "trial" else job.kind].stop(job.reference)
+
+    def _listed(self, kind: _Kind, phases: Iterable[JobPhase], since: datetime | None) -> Iterator[tuple[str, str]]:
+        """Return (ARN, name) of all jobs of a kind, whoever started them."""
+        launcher = self._launchers[kind.name].kind
+        after = {"CreationTimeAfter": since} if since else {}
+        with service_errors(f"list {launcher.noun}s"):
+            for phase in sorted(phases):
+                pages = kind.pages(self._client("sagemaker"))
+                for page in pages.paginate(StatusEquals=_STATUSES[phase], MaxResults=100, **after):
+                    for row in page[kind.rows]:
+                        yield row[launcher.arn_field], row[launcher.name_field]
+
+    def _tags(self, arns: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Return the tags of each ARN."""
+        wanted = list(arns)
+        known = self._indexed_tags(wanted)
+        return {arn: known[arn] if DIGEST_TAG in known.get(arn, {}) else self._own_tags(arn) for arn in wanted}
+
+    def _indexed_tags(self, arns: list[str]) -> dict[str, dict[str, str]]:
+        """Return what the tagging API's index says; nothing where it may not be asked: ListTags says it too."""
+        known: dict[str, dict[str, str]] = {}
+        try:
+            for start in range(0, len(arns), _ARNS_IN_A_CALL):
+                with service_errors("read the tags of jobs"):
+                    asked = arns[start : start + _ARNS_IN_A_CALL]
+                    answer = self._client("resourcegroupstaggingapi").get_resources(ResourceARNList=asked)
+                known |= {row["ResourceARN"]: _mapping(row["Tags"]) for row in answer["ResourceTagMappingList"]}
+        except ServiceRefused:
+            return {}
+        return known
+
+    def _own_tags(self, arn: str) -> dict[str, str]:
+        with service_errors(f"read the tags of {arn}"):
+            pages = self._client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
+            return _mapping([tag for page in pages for tag in page["Tags"]])
+
+    def _described(self, kind: _Kind, name: str, tags: Mapping[str, str]) -> FoundJob:
+        launcher = self._launchers[kind.name]
+        answer = launcher.description(name)
+        tuner = str(answer.get("TuningJobArn") or "")
+        owner, limit = name, launcher.kind.name_limit
+        if tuner:  # a tuner's jobs have its tags and names of its own
+            owner, limit = tuner.rpartition("/")[2], self._launchers["tuning"].kind.name_limit
+        machines, count = _machines(answer, kind.resources)
+        return FoundJob(
+            reference=launcher.reference(name, answer[launcher.kind.arn_field]),
+            kind="trial" if tuner or _TRIAL_TAG in tags else kind.name,
+            claim=claim_of(tags, owner, limit=limit),
+            status=launcher.kind.status(answer),
+            tags=dict(tags),
+            machines=machines,
+            instance_count=count,
+            tuner=tuner,
+        )
+
+
+def _mapping(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def _machines(answer: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, int]:
+    """Return what a job runs on, and how many machines that are."""
+    resources: Any = answer
+    for member in path:
+        resources = resources.get(member) or {}
+    groups = resources.get("InstanceGroups") or [resources]
+    rows = [(group.get("InstanceCount"), group.get("InstanceType")) for group in groups]
+    if not all(count and instance for count, instance in rows):
+        return "?", 0
+    return " + ".join(f"{count} x {instance}" for count, instance in rows), sum(count for count, _ in rows)

@@ -90,6 +90,7 @@ class SlurmSpec:
 
     cluster: SlurmCluster
     source: str
+    dependencies: tuple[str, ...] = ()
     entry_point: str
     output_s3_uri: str
     instance_count: int = 1
@@ -189,8 +190,8 @@ SLURM_FIELD_CHECKS: dict[str, Callable[[str, Any], None]] = {
     **{
         name: FIELD_CHECKS[name]
         for name in (
-            "source", "entry_point", "output_s3_uri", "code_s3_uri", "instance_count", "processes_per_instance",
-            "max_runtime_s", "hyperparameters", "environment", "arguments", "metrics",
+            "source", "dependencies", "entry_point", "output_s3_uri", "code_s3_uri", "instance_count",
+            "processes_per_instance", "max_runtime_s", "hyperparameters", "environment", "arguments", "metrics",
         )
     },
     "image": _optional(limits.check_image),

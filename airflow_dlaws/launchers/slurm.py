@@ -42,7 +42,9 @@ class SlurmLauncher(SlurmJobs):
 
     def submit(self, spec: SlurmSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the task's job, or adopt the one an earlier try has started; see the protocol for what it raises."""
-        bundle = read_source(self._client("s3"), source=spec.source, entry_point=spec.entry_point)
+        bundle = read_source(
+            self._client("s3"), source=spec.source, entry_point=spec.entry_point, dependencies=spec.dependencies
+        )
         plan = Plan(spec, identity, bundle)
         lives = TaskLives(ObjectStore(self._client("s3")), S3Uri.parse(spec.output_s3_uri), identity, plan.digest)
         if stop_former:

@@ -137,9 +137,7 @@ class TestBatchLauncher(SageMakerTraining, LauncherContract):
         assert second.reference != first.reference
         assert wait_for(launcher, first.reference, ended).phase is JobPhase.STOPPED
 
-    def test_a_specification_without_a_queue_is_refused(
-        self, launcher: Launcher[TrainingSpec], spec: Specs
-    ) -> None:
+    def test_a_specification_without_a_queue_is_refused(self, launcher: Launcher[TrainingSpec], spec: Specs) -> None:
         with pytest.raises(SpecificationError, match="needs job_queue"):
             launcher.submit(spec(job_queue=None), any_task())
 

@@ -10,16 +10,17 @@ from slurm_cluster import SlurmCluster, missing_programs
 
 from airflow_dlaws.hooks import aws
 from airflow_dlaws.hooks.ssh import SshShell
+from airflow_dlaws.local.process import LocalAws
 
 CONNECTION = "slurm_head"
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[SlurmCluster]:
+def cluster(local_aws: LocalAws) -> Iterator[SlurmCluster]:
     """A controller, two nodes, and an sshd in front of them."""
     if missing := missing_programs():
         pytest.skip(missing)
-    slurm = SlurmCluster()
+    slurm = SlurmCluster(variables=local_aws.environment())
     try:
         slurm.start()
         os.environ["AIRFLOW_CONN_SLURM_HEAD"] = slurm.airflow_connection()

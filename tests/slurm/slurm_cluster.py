@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -73,7 +73,7 @@ StrictModes no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 UsePAM no
-SetEnv SLURM_CONF={folder}/slurm.conf
+SetEnv {variables}
 """
 
 
@@ -87,15 +87,16 @@ def missing_programs() -> str:
 class SlurmCluster:
     """The daemons, and what tests ask of them beside the launcher.
 
+    :param variables: of every user: what is an instance profile on AWS.
     :param min_job_age: seconds after which the controller forgets a job that has ended (Slurm takes no less than 2).
     """
 
-    def __init__(self, *, min_job_age: int = 300) -> None:
+    def __init__(self, *, variables: Mapping[str, str], min_job_age: int = 300) -> None:
         # Short, as Unix sockets are in it; not under pytest's folders.
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._ports = free_ports(4)
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self._min_job_age = min_job_age
+        self._min_job_age, self._variables = min_job_age, variables
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     @property
@@ -132,7 +133,9 @@ class SlurmCluster:
         folder = self.folder / "ssh"
         for name in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-        (folder / "config").write_text(SSHD.format(port=self._ports[3], folder=self.folder))
+        known = {**self._variables, "SLURM_CONF": self.environment["SLURM_CONF"]}
+        variables = " ".join(f"{name}={value}" for name, value in known.items())
+        (folder / "config").write_text(SSHD.format(port=self._ports[3], folder=self.folder, variables=variables))
         Path("/run/sshd").mkdir(exist_ok=True)
         self._start(str(shutil.which("sshd", path=PATH)), "-D", "-e", "-f", folder / "config")
 

@@ -28,7 +28,8 @@ total = torch.tensor([float(dist.get_rank() + 1)])
 dist.all_reduce(total)
 data = sum(int(path.read_text()) for path in pathlib.Path(os.environ["SM_CHANNEL_TRAIN"]).rglob("*") if path.is_file())
 if dist.get_rank() == 0:
-    print(json.dumps({"dlaws_metrics": {"total": total.item(), "data": data, "hosts": dist.get_world_size()}}), flush=True)
+    metrics = {"total": total.item(), "data": data, "hosts": dist.get_world_size()}
+    print(json.dumps({"dlaws_metrics": metrics}), flush=True)
     torch.save({"total": total}, pathlib.Path(os.environ["SM_MODEL_DIR"], "model.pt"))
 dist.destroy_process_group()
 """
@@ -58,7 +59,8 @@ def operator(cluster: SlurmCluster, folder: Path, bucket: str, script: str, **ch
 
 
 async def event_of(trigger: JobTrigger) -> Any:
-    return [json.loads(json.dumps(event.payload)) async for event in trigger.run()][0]
+    (event,) = [event async for event in trigger.run()]
+    return json.loads(json.dumps(event.payload))
 
 
 def trigger_of(deferred: TaskDeferred) -> JobTrigger:
@@ -70,7 +72,6 @@ def test_two_nodes_train_one_model_and_a_retry_adopts_the_job(
 ) -> None:
     aws_environment(monkeypatch, local_aws)
     local_aws.client("s3").put_object(Bucket=bucket, Key="data/part", Body=b"7")
-    # The nodes' own way to S3: on AWS their instance profile.
     changes = {"channels": {"train": f"s3://{bucket}/data/"}, "environment": {"OMP_NUM_THREADS": "1"}}
     task = RunningTask("train", run_id=uuid.uuid4().hex, max_tries=1)
     with pytest.raises(TaskDeferred):
@@ -104,7 +105,7 @@ def test_a_killed_task_leaves_no_job_running(
     name = trigger.reference.name
     cluster.wait_until(lambda: [row[1] for row in cluster.jobs(name)] == ["RUNNING"])
     asyncio.run(trigger.on_kill())
-    cluster.wait_until(lambda: [row[1] for row in cluster.jobs(name)][0] in {"FAILED", "CANCELLED"})
+    cluster.wait_until(lambda: cluster.jobs(name)[0][1] in {"FAILED", "CANCELLED"})
 
 
 @pytest.mark.parametrize(

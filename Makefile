@@ -36,7 +36,7 @@ compose-env: ## Write .env with new passwords and keys for docker-compose.yaml
 # The tests with a real Airflow come last and one by one: its scheduler wants the cores for itself.
 PYTEST = mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest --basetemp=.dlaws/pytest
 test: install ## Run all tests (real Airflow, real processes)
-	$(PYTEST) tests/unit tests/local -n 2 --dist loadfile
+	$(PYTEST) tests/unit tests/local tests/slurm -n 2 --dist loadfile
 	$(PYTEST) tests/airflow tests/stack
 
 bench-backfill: install ## Backfill six months of flights in a real Airflow; figures in benchmarks/results/backfill.json

@@ -15,6 +15,7 @@ try:  # 3.1 and later
     from airflow.sdk.exceptions import (
         AirflowException,
         AirflowFailException,
+        AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
     )
@@ -22,6 +23,7 @@ except ImportError:  # 3.0
     from airflow.exceptions import (  # type: ignore[attr-defined, no-redef]
         AirflowException,
         AirflowFailException,
+        AirflowNotFoundException,
         AirflowSensorTimeout,
         AirflowSkipException,
     )
@@ -119,7 +121,8 @@ async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
 
 __all__ = [
     "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
-    "AirflowFailException", "AirflowSensorTimeout", "AirflowSkipException", "Asset", "BaseOperator",
-    "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param", "PokeReturnValue",
-    "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "push_xcom", "without_null_outputs",
+    "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Asset",
+    "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param", "PokeReturnValue",
+    "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "push_xcom",
+    "without_null_outputs",
 ]  # fmt: skip

@@ -2,7 +2,8 @@
 
     DlawsError
       SpecificationError     what was asked for cannot work; raised before anything is paid for
-      ServiceRefused         AWS said no, and will say no again
+      ServiceRefused         AWS, or a cluster, said no, and will say no again
+        NoSuchJob            it knows no job of that name
       ServiceUnavailable     throttled, an outage: trying again later can help
         NoCapacity           no instances now, or the account's quota is in use
       IdentityConflict       the name that belongs to this task is taken by something else
@@ -30,6 +31,10 @@ class SpecificationError(DlawsError, ValueError):
 
 class ServiceRefused(DlawsError):
     """AWS refused a request, and would refuse it again (bad value, no permission, quota of zero)."""
+
+
+class NoSuchJob(ServiceRefused):
+    """The engine knows no job of that name."""
 
 
 class ServiceUnavailable(DlawsError):

@@ -1,4 +1,4 @@
-"""boto3 clients from an Airflow connection.
+"""boto3 clients from an Airflow connection, and shells on the machines that jobs of other engines are run from.
 
 `AwsConnection` is what operators hand to triggers; `AwsClients` makes the clients, on a worker or in a triggerer's
 thread. Composes the Amazon provider's `AwsBaseHook`; imports it late, so that parsing a DAG does not pay for it.
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from airflow_dlaws.hooks.ssh import SshShell
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.prices import PRICING_REGION
+from airflow_dlaws.launchers.shell import Shell
+from airflow_dlaws.launchers.ssm_shell import SsmShell
 
 #: Adaptive mode slows down when throttled instead of failing; 10 attempts outlast a minute of throttling.
 _RETRIES = {"mode": "adaptive", "max_attempts": 10}
@@ -33,12 +36,13 @@ class AwsConnection:
 
 
 class AwsClients:
-    """Hands out one boto3 client a service. Clients are thread-safe; this object is too."""
+    """Hands out one boto3 client a service, and one shell an address. They are thread-safe; this object is too."""
 
     def __init__(self, connection: AwsConnection) -> None:
         self.connection = connection
         # Not functools.cache: that would keep every instance alive, and with it some megabytes for each client.
         self._clients: dict[str, Any] = {}
+        self._shells: dict[str, Shell] = {}
         self._lock = threading.Lock()
 
     def client(self, service: str) -> Any:
@@ -47,6 +51,13 @@ class AwsClients:
             if service not in self._clients:
                 self._clients[service] = self._hook(service).conn
             return self._clients[service]
+
+    def shell(self, address: str) -> Shell:
+        """Return a shell: at `ssh://CONNECTION`, an Airflow connection, or at `ssm://[USER@]INSTANCE`."""
+        kind, _, host = address.partition("://")
+        made = SshShell(host) if kind == "ssh" else SsmShell(self.client("ssm"), host)
+        with self._lock:
+            return self._shells.setdefault(address, made)
 
     @cached_property
     def region(self) -> str:

@@ -1,11 +1,12 @@
-"""What the Airflow side asks of an engine that runs jobs. SageMaker answers first; others can follow."""
+"""What the Airflow side asks of an engine that runs jobs: SageMaker, a Slurm cluster, and whoever follows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from airflow_dlaws.errors import NoSuchJob
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.launchers.job_list import ListPage, Stretch
@@ -16,10 +17,12 @@ SpecT = TypeVar("SpecT", contravariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class LogCursor:
-    """How far a job's log has been read: milliseconds since the epoch, and the events of the last moments.
+    """How far a job's log has been read.
 
+    :param since_ms: milliseconds since the epoch, where the log is made of events; `seen` those of the last moments.
     :param streams: the log streams that have been read so far; empty means all.
     :param others_since_ms: how far all others have been read, with `others_seen`.
+    :param offset: bytes, where the log is a file.
     """
 
     since_ms: int = 0
@@ -27,6 +30,7 @@ class LogCursor:
     streams: tuple[str, ...] = ()
     others_since_ms: int = 0
     others_seen: tuple[str, ...] = ()
+    offset: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +52,10 @@ class Launcher(Protocol[SpecT]):
 
     @property
     def log_group(self) -> str:
-        """The CloudWatch log group the jobs print to."""
+        """The CloudWatch log group the jobs print to; empty where the engine keeps its logs elsewhere."""
 
     def console_page(self, reference: JobReference) -> str:
-        """Return the job's page in the SageMaker console, such as `jobs/NAME`."""
+        """Return the job's page in the SageMaker console, such as `jobs/NAME`; empty where there is none."""
 
     def submit(self, spec: SpecT, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the job that belongs to the task, or adopt it where an earlier try has started it.
@@ -63,7 +67,13 @@ class Launcher(Protocol[SpecT]):
         """
 
     def describe(self, reference: JobReference) -> JobStatus:
-        """Ask how the job stands."""
+        """Ask how the job stands.
+
+        :raises NoSuchJob: there is none.
+        """
+
+    def describe_many(self, references: Sequence[JobReference]) -> Mapping[JobReference, JobStatus]:
+        """Ask how jobs stand, with as few calls as the engine allows; jobs that do not exist are left out."""
 
     def stop(self, reference: JobReference) -> bool:
         """Ask the engine to stop the job; tell whether it was still running."""
@@ -126,3 +136,24 @@ class Traceable(Protocol):
 
     def request(self, reference: JobReference) -> Mapping[str, Any]:
         """Return the job's request as the engine tells it: for lineage, so without environment variables."""
+
+
+@runtime_checkable
+class Collecting(Protocol):
+    """An engine whose jobs leave their results where they ran."""
+
+    def collect(self, reference: JobReference, status: JobStatus) -> JobStatus:
+        """Bring what a successful job has left to S3, once; return the status that says where it is."""
+
+
+def describe_each(
+    describe: Callable[[JobReference], JobStatus], references: Sequence[JobReference]
+) -> dict[JobReference, JobStatus]:
+    """Answer `describe_many` for an engine that must be asked for each job by itself."""
+    found: dict[JobReference, JobStatus] = {}
+    for reference in references:
+        try:
+            found[reference] = describe(reference)
+        except NoSuchJob:
+            continue
+    return found

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import IdentityConflict, JobFailed, ServiceUnavailable
+from airflow_dlaws.errors import IdentityConflict, JobFailed, NoSuchJob, ServiceUnavailable
 from airflow_dlaws.jobs.identity import NAME_LIMIT, TaskIdentity, digest_of
 from airflow_dlaws.jobs.outcome import Reuse, decide_reuse
 from airflow_dlaws.jobs.phase import JobPhase
@@ -25,7 +25,7 @@ from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_e
 from airflow_dlaws.launchers.job_log import read_log, read_tail
 from airflow_dlaws.launchers.job_tags import DIGEST_TAG, HOLDER_TAG, job_tags
 from airflow_dlaws.launchers.lives import TaskLives
-from airflow_dlaws.launchers.protocol import LogCursor, LogPage
+from airflow_dlaws.launchers.protocol import LogCursor, LogPage, describe_each
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
 log = logging.getLogger(__name__)
@@ -120,14 +120,27 @@ class SageMakerJobs:
         """Ask how the job stands."""
         return self.read_status(self.description(reference.name))
 
+    def describe_many(self, references: Sequence[JobReference]) -> dict[JobReference, JobStatus]:
+        """See the protocol; SageMaker describes one job a call."""
+        return describe_each(self.describe, references)
+
     def read_status(self, answer: Mapping[str, Any]) -> JobStatus:
         """Read the answer of Describe; a launcher that must ask for more does so here."""
         return self.kind.status(answer)
 
     def description(self, name: str) -> dict[str, Any]:
-        """Return the whole answer of Describe."""
-        with service_errors(f"describe {self.kind.noun} {name}"):
-            return dict(self._call("describe", name))
+        """Return the whole answer of Describe.
+
+        :raises NoSuchJob: there is no job of that name.
+        """
+        action = f"describe {self.kind.noun} {name}"
+        with service_errors(action):
+            try:
+                return dict(self._call("describe", name))
+            except ClientError as error:
+                if any(words in error_text(error) for words in self.kind.missing):
+                    raise NoSuchJob(f"cannot {action}: {error_code(error)}: {error_text(error)}") from error
+                raise
 
     def request(self, reference: JobReference) -> dict[str, Any]:
         """Return the members of the job's Create request that Describe tells; the environment may hold secrets."""
@@ -304,13 +317,10 @@ class SageMakerJobs:
             )
 
     def _exists(self, name: str) -> bool:
-        with service_errors(f"describe {self.kind.noun} {name}"):
-            try:
-                self._call("describe", name)
-            except ClientError as error:
-                if any(words in error_text(error) for words in self.kind.missing):
-                    return False
-                raise
+        try:
+            self.description(name)
+        except NoSuchJob:
+            return False
         return True
 
     def _call(self, verb: str, name: str, **members: Any) -> Any:

@@ -7,17 +7,17 @@ time do no harm: one of them replaces the journal, and a job's name depends on i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_dlaws.errors import JobFailed
+from airflow_dlaws.errors import JobFailed, NoSuchJob, ServiceRefused
 from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.lives import TaskLives
-from airflow_dlaws.launchers.protocol import Launcher, LogCursor, LogPage
+from airflow_dlaws.launchers.protocol import Launcher, LogCursor, LogPage, describe_each
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sweep_store import SweepStore, lost_race
 from airflow_dlaws.launchers.trials import TrialRunner
@@ -72,8 +72,21 @@ class SweepLauncher:
         return Submission(reference=reference, status=self.describe(reference), adopted=adopted, attempt=1)
 
     def describe(self, reference: JobReference) -> JobStatus:
-        """Look at the sweep and move it on."""
-        return status_of(self._step(self._store_of(reference)))
+        """Look at the sweep and move it on.
+
+        :raises NoSuchJob: it has no journal.
+        """
+        store = self._store_of(reference)
+        try:
+            return status_of(self._step(store))
+        except ServiceRefused as error:
+            if store.exists():
+                raise
+            raise NoSuchJob(f"there is no sweep {reference.name}: {error}") from error
+
+    def describe_many(self, references: Sequence[JobReference]) -> dict[JobReference, JobStatus]:
+        """Look at the sweeps and move them on; each has a journal of its own."""
+        return describe_each(self.describe, references)
 
     def stop(self, reference: JobReference) -> bool:
         """Stop all trials; tell whether the sweep was still running."""

@@ -226,10 +226,11 @@ class JobOperator(DlawsOperator):
         verb = "Adopted" if submission.adopted else "Started"
         self.log.info("%s job %s (%s)", verb, reference.name, reference.arn)
         context["ti"].xcom_push(key=_JOB_XCOM, value=to_json(submission))
-        ConsoleLink.store(context, sagemaker_console_url(reference.region, self.launcher.console_page(reference)))
-        LogsLink.store(context, self._logs_url(reference))
         if address := progress_url(identity_of(context)):
             ProgressLink.store(context, address)
+        if page := self.launcher.console_page(reference):
+            ConsoleLink.store(context, sagemaker_console_url(reference.region, page))
+            LogsLink.store(context, self._logs_url(reference))
 
     def _stored_submission(self, context: Context) -> Mapping[str, Any] | None:
         return self._stored(context, _JOB_XCOM)
@@ -345,6 +346,8 @@ class JobOperator(DlawsOperator):
         return failure_message(reference, sentence, log_tail=tail, logs_url=self._logs_url(reference))
 
     def _logs_url(self, reference: JobReference) -> str:
+        if not self.launcher.log_group:
+            return f"{reference.arn}/log"
         return logs_console_url(reference.region, self.launcher.log_group, reference.name)
 
     @contextmanager

@@ -20,6 +20,7 @@ SCRIPTS = {
         "pathlib.Path(os.environ['SM_OUTPUT_DATA_DIR'], 'metrics.json').write_text('{}')\n"
     ),
     "raises.py": "print('reading labels')\nraise ValueError('label column is empty')\n",
+    "talks.py": "import sys\nfor number in range(int(sys.argv[1])):\n    print('line', number, 'é', flush=True)\n",
     "forever.py": "import time\nprint('waiting', flush=True)\ntime.sleep(600)\n",
 }
 

@@ -1,0 +1,126 @@
+"""Training jobs on a Slurm cluster. One task, one job, although Slurm takes any number of jobs of one name.
+
+See `slurm_scripts.submit_script` for the head node's part in that, and `slurm_driver.claim` for that of the nodes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_dlaws.errors import IdentityConflict, JobFailed, SpecificationError
+from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.outcome import Reuse, decide_reuse
+from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.reference import JobStatus, Submission
+from airflow_dlaws.jobs.slurm_spec import SlurmSpec
+from airflow_dlaws.jobs.slurm_state import job_status
+from airflow_dlaws.launchers import slurm_scripts as scripts
+from airflow_dlaws.launchers.lives import TaskLives
+from airflow_dlaws.launchers.protocol import Launcher
+from airflow_dlaws.launchers.shell import Shell
+from airflow_dlaws.launchers.slurm_jobs import ENGINE, SlurmJobs, trouble
+from airflow_dlaws.launchers.slurm_plan import Plan
+from airflow_dlaws.launchers.source import read_source
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+__all__ = ["ENGINE", "SlurmLauncher"]
+
+log = logging.getLogger(__name__)
+
+#: Jobs one task may start before it is cleared; far above any sane `retries`.
+ATTEMPT_LIMIT = 50
+#: What sbatch says when the controller is away or full: another time may do. Anything else is a refusal.
+_PASSING = ("Unable to contact", "timed out", "Connection refused", "temporarily", "submit limit", "Zero Bytes")
+
+
+class SlurmLauncher(SlurmJobs):
+    """Submits training jobs to clusters, and answers for them."""
+
+    def submit(self, spec: SlurmSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
+        """Start the task's job, or adopt the one an earlier try has started; see the protocol for what it raises."""
+        bundle = read_source(
+            self._client("s3"), source=spec.source, entry_point=spec.entry_point, dependencies=spec.dependencies
+        )
+        plan = Plan(spec, identity, bundle)
+        lives = TaskLives(ObjectStore(self._client("s3")), S3Uri.parse(spec.output_s3_uri), identity, plan.digest)
+        if stop_former:
+            self._stop_former(spec, lives)
+        for attempt in range(1, ATTEMPT_LIMIT + 1):
+            found = self._adopt(plan, attempt)
+            if found is None:
+                code_url = self._prepare(plan)
+                lives.note(plan.name(attempt))
+                found = self._create(plan, attempt, code_url) or self._adopt(plan, attempt)
+            if isinstance(found, Submission):
+                return found
+        raise JobFailed(f"this task has started {ATTEMPT_LIMIT} jobs and none ended well: clear it to begin anew")
+
+    def _stop_former(self, spec: SlurmSpec, lives: TaskLives) -> None:
+        """Stop what the task had started before it was cleared or changed, should it still run."""
+        former = lives.former_job()
+        if former and self.stop(self.reference(spec.cluster.address, spec.cluster.work_dir, former)):
+            log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
+
+    def _adopt(self, plan: Plan, attempt: int) -> Submission | Reuse | None:
+        """Return the job of that attempt if the task can go on with it, START_ANOTHER if not, None if there is none."""
+        cluster, name = plan.spec.cluster, plan.name(attempt)
+        sighting = self.look(cluster.address, cluster.work_dir, [name])[name]
+        if not sighting.exists:
+            return None
+        if sighting.digest != plan.digest:
+            raise IdentityConflict(
+                f"the name {name} belongs to this task, but the job of that name on {cluster.address} was made from "
+                f"something else (digest {sighting.digest!r}, expected {plan.digest!r}): rename the task, or clear it "
+                "to get another name"
+            )
+        status = job_status(sighting.row, sighting.files, now=time.time())
+        reuse, reason = decide_reuse(status)
+        if reuse is Reuse.GIVE_UP:
+            raise JobFailed(f"job {name}, started by an earlier try of this task, is not run again: {reason}")
+        if reuse is Reuse.START_ANOTHER:
+            return reuse
+        reference = self.reference(cluster.address, cluster.work_dir, name)
+        return Submission(reference=reference, status=status, adopted=True, attempt=attempt)
+
+    def _prepare(self, plan: Plan) -> str:
+        """Check what can be checked, and publish the code; return where the head node can fetch it.
+
+        :raises SpecificationError: a bucket or a channel's data is missing.
+        """
+        cluster = plan.spec.cluster
+        shared = [uri for uri in plan.spec.channels.values() if not uri.startswith("s3://")]
+        if shared:
+            script = scripts.paths_script(cluster.work_dir, shared)
+            missing = self.ask(cluster.address, script, "look for the channels").stdout.decode().split("\n")[:-1]
+            if missing:
+                raise SpecificationError(
+                    f"{missing} are not there on the head node of {cluster.address}: correct the channels, or make the "
+                    "task that writes the data come first"
+                )
+        return plan.publish(self._client("s3"))
+
+    def _create(self, plan: Plan, attempt: int, code_url: str) -> Submission | None:
+        """Hand the job to Slurm; None if it was there already.
+
+        :raises SpecificationError: sbatch refuses it.
+        """
+        cluster, job = plan.spec.cluster, plan.job(attempt, code_url)
+        answer = self._shell(cluster.address).run(scripts.submit_script(cluster.work_dir, job))
+        if answer.code == scripts.NOT_ACCEPTED and not any(words in answer.stderr for words in _PASSING):
+            raise SpecificationError(f"Slurm refuses the job: {answer.stderr.strip()[-500:]}")
+        if answer.code:
+            raise trouble(cluster.address, answer, f"submit job {job.name}")
+        if answer.stdout.strip() == b"taken":
+            return None
+        status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
+        reference = self.reference(cluster.address, cluster.work_dir, job.name)
+        return Submission(reference=reference, status=status, adopted=False, attempt=attempt)
+
+
+def _proof_of_conformance(client: Callable[[str], Any], shell: Callable[[str], Shell]) -> Launcher[SlurmSpec]:
+    """Have mypy check the protocol."""
+    return SlurmLauncher(client, shell)

@@ -1,0 +1,127 @@
+"""SlurmTrainingOperator on a real Slurm: two nodes train together, a retry adopts, a kill stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+from running_task import RunningTask, aws_environment
+from slurm_cluster import SlurmCluster
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.reference import TrainingResult
+from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.operators.slurm import SlurmTrainingOperator
+from airflow_dlaws.triggers.job import JobTrigger
+
+TRAIN = """\
+import json, os, pathlib, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+total = torch.tensor([float(dist.get_rank() + 1)])
+dist.all_reduce(total)
+data = sum(int(path.read_text()) for path in pathlib.Path(os.environ["SM_CHANNEL_TRAIN"]).rglob("*") if path.is_file())
+if dist.get_rank() == 0:
+    metrics = {"total": total.item(), "data": data, "hosts": dist.get_world_size()}
+    print(json.dumps({"dlaws_metrics": metrics}), flush=True)
+    torch.save({"total": total}, pathlib.Path(os.environ["SM_MODEL_DIR"], "model.pt"))
+dist.destroy_process_group()
+"""
+
+
+def operator(cluster: SlurmCluster, folder: Path, bucket: str, script: str, **changes: Any) -> SlurmTrainingOperator:
+    work_dir = cluster.shared / folder.name
+    (folder / "code").mkdir(exist_ok=True)
+    (folder / "code/train.py").write_text(TRAIN)
+    (folder / "code/wait.py").write_text("import time\nprint('waiting', flush=True)\ntime.sleep(600)\n")
+    fields: dict[str, Any] = {
+        "task_id": "train",
+        "aws_conn_id": None,
+        "poll_interval": 0.2,
+        "cluster": {
+            "address": "ssh://slurm_head", "work_dir": str(work_dir), "python": sys.executable, "grace_s": 5,
+            "partition": "train",
+        },
+        "source": str(folder / "code"),
+        "entry_point": script,
+        "output_s3_uri": f"s3://{bucket}/models",
+        "instance_count": 2,
+        "max_runtime_s": 120,
+        "metrics": ("total", "data", "hosts"),
+    }  # fmt: skip
+    return SlurmTrainingOperator(**{**fields, **changes})
+
+
+async def event_of(trigger: JobTrigger) -> Any:
+    (event,) = [event async for event in trigger.run()]
+    return json.loads(json.dumps(event.payload))
+
+
+def trigger_of(deferred: TaskDeferred) -> JobTrigger:
+    return JobTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1])))
+
+
+def test_two_nodes_train_one_model_and_a_retry_adopts_the_job(
+    cluster: SlurmCluster, local_aws: LocalAws, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws_environment(monkeypatch, local_aws)
+    local_aws.client("s3").put_object(Bucket=bucket, Key="data/part", Body=b"7")
+    changes = {"channels": {"train": f"s3://{bucket}/data/"}, "environment": {"OMP_NUM_THREADS": "1"}}
+    task = RunningTask("train", run_id=uuid.uuid4().hex, max_tries=1)
+    with pytest.raises(TaskDeferred):
+        operator(cluster, tmp_path, bucket, "train.py", **changes).execute(task.context)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(cluster, tmp_path, bucket, "train.py", **changes).execute(task.context)
+    event = asyncio.run(event_of(trigger_of(deferred.value)))
+    kwargs = {**json.loads(json.dumps(deferred.value.kwargs)), "event": event}
+    answer = operator(cluster, tmp_path, bucket, "train.py", **changes).resume_execution("resume", kwargs, task.context)
+    result = from_json(TrainingResult, answer)
+    assert result.metrics == {"total": 3.0, "data": 7.0, "hosts": 2.0}
+    assert (result.adopted, result.instance_count, result.instance_type) == (True, 2, "train")
+    assert len(cluster.jobs(result.job_name)) == 1
+    manifest = json.loads(
+        local_aws.client("s3")
+        .get_object(Bucket=bucket, Key=str(result.manifest_uri).removeprefix(f"s3://{bucket}/"))["Body"]
+        .read()
+    )
+    assert manifest["request"]["nodes"] == 2
+    assert "environment" not in manifest["request"]
+
+
+def test_a_killed_task_leaves_no_job_running(
+    cluster: SlurmCluster, local_aws: LocalAws, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws_environment(monkeypatch, local_aws)
+    task = RunningTask("train", run_id=uuid.uuid4().hex)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(cluster, tmp_path, bucket, "wait.py").execute(task.context)
+    trigger = trigger_of(deferred.value)
+    name = trigger.reference.name
+    cluster.wait_until(lambda: [row[1] for row in cluster.jobs(name)] == ["RUNNING"])
+    asyncio.run(trigger.on_kill())
+    cluster.wait_until(lambda: cluster.jobs(name)[0][1] in {"FAILED", "CANCELLED"})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cluster": {"address": "head", "work_dir": "/fsx"}}, "must be ssh://CONNECTION"),
+        ({"cluster": {"address": "ssh://x", "work_dir": "relative"}}, "absolute path of a folder that all nodes share"),
+        ({"cluster": {"address": "ssh://x", "work_dir": "/fsx", "role_arn": "x"}}, "role_arn"),
+        ({"cluster": {"address": "ssh://x", "work_dir": "/fsx", "sbatch": {"nodes": "3"}}}, "instance_count"),
+        ({"instance_count": 0}, "instance_count=0"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_dag_is_parsed(change: dict[str, Any], words: str) -> None:
+    fields = {
+        "task_id": "train", "source": "x", "entry_point": "train.py", "output_s3_uri": "s3://bucket/x",
+        "cluster": {"address": "ssh://x", "work_dir": "/fsx"},
+    }  # fmt: skip
+    with pytest.raises(SpecificationError, match=words):
+        SlurmTrainingOperator(**{**fields, **change})

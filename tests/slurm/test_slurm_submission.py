@@ -1,0 +1,70 @@
+"""A submission that is killed at any line neither blocks the next nor doubles the job."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from slurm_cluster import SlurmCluster
+
+from airflow_dlaws.launchers.slurm_request import driver_program
+from airflow_dlaws.launchers.slurm_scripts import JobScript, submit_script
+
+#: bash kills itself, as the kernel would, before the Nth command.
+KILLER = "commands=0\ntrap 'commands=$((commands + 1)); [ $commands -ne {number} ] || kill -9 $$' DEBUG\n"
+
+
+def job_script(work_dir: Path, name: str) -> JobScript:
+    order = {"checkpoint_dir": str(work_dir / "checkpoints"), "channels": {"x": "/no/such/path"}, "metrics": []}
+    return JobScript(
+        name=name, digest="d1", output="s3://bucket/x", code="code", code_url="http://127.0.0.1:9/none",
+        python=sys.executable, options={"nodes": "1"}, order=order,
+    )  # fmt: skip
+
+
+def bash(script: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_a_submission_killed_before_any_of_its_commands_leaves_one_job_to_the_next(cluster: SlurmCluster) -> None:
+    work_dir = cluster.shared / uuid.uuid4().hex[:8]
+    code = work_dir / "code/code"
+    code.mkdir(parents=True)
+    (code / "dlaws_slurm.py").write_bytes(driver_program())
+    number, killed = 0, True
+    while killed:
+        number += 1
+        name = f"killed-{work_dir.name}-{number}"
+        script = submit_script(str(work_dir), job_script(work_dir, name))
+        killed = bash(KILLER.format(number=number) + script, cluster.environment).returncode == -9
+        again = bash(script, cluster.environment)
+        assert again.returncode == 0, again.stderr
+        assert len(cluster.jobs(name)) == 1, f"killed before command {number}: {again.stdout}"
+        assert json.loads((work_dir / name / "order.json").read_text())["metrics"] == []
+    assert number > 20
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_of_two_slurm_jobs_of_one_name_one_runs(cluster: SlurmCluster, again: int) -> None:
+    work_dir = cluster.shared / uuid.uuid4().hex[:8]
+    code, job = work_dir / "code/code", work_dir / "twin"
+    for folder in (code, job):
+        folder.mkdir(parents=True)
+    (code / "dlaws_slurm.py").write_bytes(driver_program())
+    (job / "order.json").write_text(json.dumps(job_script(work_dir, "twin").order))
+    command = f"exec {sys.executable} {code}/dlaws_slurm.py job {job}"
+    options = ("--parsable", "--nodes=1", f"--output={job}/log", "--open-mode=append", f"--wrap={command}")
+    ids = [cluster.run("sbatch", "--job-name=twin", *options).strip() for _ in range(again + 1)]
+    states = {"COMPLETED", "FAILED"}
+    cluster.wait_until(lambda: all(row[1] in states for row in cluster.jobs("twin") if row[0] in ids))
+    ended = dict(row for row in cluster.jobs("twin") if row[0] in ids)
+    # The one that may run fails, as its channel is missing; the others leave without a word.
+    assert sorted(ended.values()) == [*["COMPLETED"] * again, "FAILED"]
+    assert ended[str((job / "claim").readlink())] == "FAILED"

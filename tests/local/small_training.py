@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=Path(environment.model_dir or ".", "weights.pt"))
     parser.add_argument("--notes", type=Path, default=Path(environment.output_dir or "."))
     parser.add_argument("--attempt", default="0")
+    parser.add_argument("--width", type=int, default=int(os.environ.get("SMALL_TRAINING_WIDTH", "32")))
     parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
     parser.add_argument("--checkpoint-dir", default=environment.checkpoint_dir)
     arguments = parser.parse_args(argv)
@@ -49,7 +50,9 @@ def small_task(arguments: argparse.Namespace, rank: int) -> sm_runtime.Task:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(SAMPLES, 12, generator=generator)
     labels = (inputs[:, :4].sum(dim=1) + 0.5 * torch.randn(SAMPLES, generator=generator) > 0).long()
-    layers = [torch.nn.Linear(12, 32), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(32, 2)]
+    width, linear = arguments.width, torch.nn.Linear
+    layers = [linear(12, width), torch.nn.ReLU(), torch.nn.Dropout(0.3)]
+    layers += [linear(width, width), torch.nn.ReLU(), linear(width, 2)]
     notes = os.open(arguments.notes / f"steps-{arguments.attempt}-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(number: int, step: sm_runtime.Step) -> None:
@@ -62,7 +65,7 @@ def small_task(arguments: argparse.Namespace, rank: int) -> sm_runtime.Task:
         schedule=lambda optimizer, steps: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
         data=sm_runtime.Tensors(inputs, labels),
         loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1], reduction="none"),
-        identity={"layers": len(layers)},
+        identity={"width": width},
         on_step=note,
     )
 

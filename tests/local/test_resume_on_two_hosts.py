@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from airflow_dlaws.storage import S3Uri
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "training_scripts" / "sm_runtime"
 BUCKET = "resume"
+WORDS = ("stopped by SIGTERM", "resumed")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,19 @@ def script_of_host(trainer: Trainer, host: int) -> psutil.Process:
     return found
 
 
+def lines_of_all_lives(trainer: Trainer, name: str) -> str:
+    """Return what all hosts have printed; each life of a job has log streams of its own."""
+    logs, group = trainer.aws.client("logs"), "/aws/sagemaker/TrainingJobs"
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+    return "\n".join(
+        event["message"]
+        for stream in streams
+        for event in logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True)[
+            "events"
+        ]
+    )
+
+
 @pytest.fixture(scope="module")
 def whole(hosts: Trainer) -> bytes:
     """The weights of a job without faults."""
@@ -120,9 +135,9 @@ def test_a_spot_job_that_is_interrupted_ends_with_the_same_weights(hosts: Traine
     assert finish(hosts, name) == whole
     states = [row["Status"] for row in hosts.describe(name)["SecondaryStatusTransitions"]]
     assert "Interrupted" in states
-    lines = [line for text in hosts.logs(name).values() for line in text]
-    assert any("stopped by SIGTERM after step" in line for line in lines), "the state of the last step was saved"
-    assert any("resumed after step" in line for line in lines)
+    stopped, resumed = (re.findall(rf"{word} after step (\d+) of", lines_of_all_lives(hosts, name)) for word in WORDS)
+    assert len(set(stopped)) == 1, "both hosts stopped after the same step"
+    assert resumed == stopped[:1], "the job went on after the step at which SIGTERM found it: nothing was done twice"
 
 
 def assert_every_sample_counts(killed: dict[str, bytes], again: dict[str, bytes]) -> None:

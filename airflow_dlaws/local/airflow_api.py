@@ -128,9 +128,13 @@ class AirflowApi:
         return str(self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"])
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-        """Return the task instances of a run by task id."""
-        rows = self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances", limit=100)["task_instances"]
-        return {row["task_id"]: row for row in rows}
+        """Return the task instances of a run by task id; of mapped ones, the last."""
+        return {row["task_id"]: row for row in self.task_rows(dag_id, run_id)}
+
+    def task_rows(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return all task instances of a run."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances"
+        return list(self.call("GET", path, limit=100)["task_instances"])
 
     def task_state(self, dag_id: str, run_id: str, task_id: str) -> str:
         """Return the state of a task instance."""

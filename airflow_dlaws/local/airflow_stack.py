@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ class LocalAirflow:
         self._extra = dict(environment)
         self._program = [python, "-m", "airflow"]
         self._sessions: dict[str, Session] = {}
+        self._leaderless: list[Session] = []
         self.url = ""
 
     @property
@@ -87,6 +89,22 @@ class LocalAirflow:
         end_sessions([self._sessions.pop(component)], grace_s=0)
         self._write_record()
 
+    def kill_leader(self, component: str) -> None:
+        """Kill a component's first process alone; what it forked lives on, as Celery's workers outlive a scheduler."""
+        session = self._sessions.pop(component)
+        self._leaderless.append(session)
+        os.kill(session.sid, signal.SIGKILL)
+        os.waitpid(session.sid, 0)
+        self._write_record()
+
+    def members(self, component: str) -> set[int]:
+        """Return the process ids of a component and of all it forked."""
+        return self._sessions[component].members()
+
+    def leaderless_members(self) -> set[int]:
+        """Return the process ids that `kill_leader` has left running."""
+        return set[int]().union(*(session.members() for session in self._leaderless))
+
     def end_component(self, component: str) -> None:
         """End one component as a deployment does (SIGTERM), and wait until it is gone."""
         end_sessions([self._sessions.pop(component)], grace_s=20)
@@ -106,8 +124,9 @@ class LocalAirflow:
 
     def stop(self) -> None:
         """End everything; return when no process of this Airflow is left."""
-        end_sessions(list(self._sessions.values()), grace_s=5)
+        end_sessions([*self._sessions.values(), *self._leaderless], grace_s=5)
         self._sessions.clear()
+        self._leaderless.clear()
         self.record.unlink(missing_ok=True)
 
     def wait_healthy(self, deadline: float) -> None:
@@ -130,7 +149,9 @@ class LocalAirflow:
         return "\n".join(text.splitlines()[-lines:])
 
     def _write_record(self) -> None:
-        self.record.write_text(json.dumps([session.to_json() for session in self._sessions.values()]))
+        self.record.write_text(
+            json.dumps([session.to_json() for session in [*self._sessions.values(), *self._leaderless]])
+        )
 
     def _make_environment(self) -> dict[str, str]:
         api_port, worker_logs_port, trigger_logs_port = free_ports(3)

@@ -1,7 +1,6 @@
 """The wire protocol "RPC v2 CBOR", from the server's side.
 
-Source: https://smithy.io/2.0/additional-specs/protocols/smithy-rpc-v2.html. botocore's own encoder and decoder are used: they are
-each other's inverse.
+Source: https://smithy.io/2.0/additional-specs/protocols/smithy-rpc-v2.html. botocore's encoder and decoder are used.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def read(body: bytes) -> Any:
         return {}
     parser = parsers.BaseCBORParser()
     try:
-        return parser.parse_data_item(io.BufferedReader(io.BytesIO(body)))  # type: ignore[arg-type]
+        return parser.parse_data_item(io.BufferedReader(io.BytesIO(body)))
     except parsers.ResponseParserError as error:
         raise ServiceError("SerializationException", f"the request is no CBOR document: {error}") from error
 

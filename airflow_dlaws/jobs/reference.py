@@ -64,12 +64,14 @@ class Submission:
 
     :param adopted: the job had been started before, by an earlier try of the same task.
     :param attempt: 1, or more after failures that were the infrastructure's and after kills.
+    :param holder: mark of this try on the job; a later try that adopts the job puts its own in its place.
     """
 
     reference: JobReference
     status: JobStatus
     adopted: bool
     attempt: int
+    holder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,14 @@ class BatchLauncher(SageMakerJobs):
         former = BatchLauncher(self._client, BatchQueue(name=queue))
         return former._exists(name) and former.stop_named(name, until_ended=until_ended)
 
-    def _create(self, name: str, order: JobOrder, attempt: int) -> str | None:
+    def holder(self, reference: JobReference) -> str:
+        """Nothing is noted: asking twice with one client token must be asking for the same."""
+        return ""
+
+    def _take_hold(self, name: str, arn: str) -> str:
+        return ""
+
+    def _create(self, name: str, order: JobOrder, attempt: int, holder: str) -> str | None:
         """Queue the job and return its ARN, or None where one of that name was queued before."""
         if self._find(name):
             return None

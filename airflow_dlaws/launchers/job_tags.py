@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from airflow_dlaws.jobs.identity import TaskIdentity
 
 DIGEST_TAG = "dlaws:digest"
+#: Which process looks after a running job: the one that has created or adopted it last.
+HOLDER_TAG = "dlaws:holder"
 #: What AWS does not allow in tag values.
 _NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
 

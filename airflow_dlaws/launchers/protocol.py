@@ -106,6 +106,14 @@ class Watchable(Protocol):
 
 
 @runtime_checkable
+class Held(Protocol):
+    """An engine whose jobs tell which try of their task has created or adopted them last."""
+
+    def holder(self, reference: JobReference) -> str:
+        """Return the `holder` of the last submission that found the job; empty where nothing is noted."""
+
+
+@runtime_checkable
 class Traceable(Protocol):
     """An engine that tells afterwards what a job was made from."""
 

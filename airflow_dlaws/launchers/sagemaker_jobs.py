@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors
 from airflow_dlaws.launchers.job_log import read_log, read_tail
-from airflow_dlaws.launchers.job_tags import DIGEST_TAG, job_tags
+from airflow_dlaws.launchers.job_tags import DIGEST_TAG, HOLDER_TAG, job_tags
 from airflow_dlaws.launchers.lives import TaskLives
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage
 from airflow_dlaws.storage import ObjectStore, S3Uri
@@ -171,10 +172,15 @@ class SageMakerJobs:
             self._stop_former(lives, keeps_checkpoints=order.keeps_checkpoints)
         for attempt, name in self._names(order):
             lives.note(self.noted(name))
-            arn = self._create(name, order, attempt)
-            if arn:
-                status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
-                return Submission(reference=self.reference(name, arn), status=status, adopted=False, attempt=attempt)
+            holder = uuid.uuid4().hex
+            if arn := self._create(name, order, attempt, holder):
+                return Submission(
+                    reference=self.reference(name, arn),
+                    status=JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC)),
+                    adopted=False,
+                    attempt=attempt,
+                    holder=holder,
+                )
             if found := self._adopt(name, order.digest, attempt):
                 return found
             if order.keeps_checkpoints:
@@ -189,6 +195,10 @@ class SageMakerJobs:
             if found := self._adopt(name, order.digest, attempt):
                 return found
         return None
+
+    def holder(self, reference: JobReference) -> str:
+        """See the protocol `Held`."""
+        return self._tags(reference.name, reference.arn).get(HOLDER_TAG, "")
 
     def reference(self, name: str, arn: str) -> JobReference:
         """Return the reference of a job of this kind."""
@@ -239,9 +249,9 @@ class SageMakerJobs:
                 )
             time.sleep(STOP_LOOK_S)
 
-    def _create(self, name: str, order: JobOrder, attempt: int) -> str | None:
+    def _create(self, name: str, order: JobOrder, attempt: int, holder: str) -> str | None:
         """Create the job and return its ARN, or None where the name is taken."""
-        tags = job_tags(order.tags, order.identity, order.digest, attempt)
+        tags = job_tags({**order.tags, HOLDER_TAG: holder}, order.identity, order.digest, attempt)
         with service_errors(f"create {self.kind.noun} {name}"):
             try:
                 return str(self._call("create", name, Tags=tags, **order.request)[self.kind.arn_field])
@@ -261,13 +271,29 @@ class SageMakerJobs:
             raise JobFailed(f"job {name}, started by an earlier try of this task, is not run again: {reason}")
         if reuse is Reuse.START_ANOTHER:
             return None
-        return Submission(reference=self.reference(name, arn), status=status, adopted=True, attempt=attempt)
+        return Submission(
+            reference=self.reference(name, arn),
+            status=status,
+            adopted=True,
+            attempt=attempt,
+            holder="" if status.terminal else self._take_hold(name, arn),
+        )
 
     def _digest(self, name: str, arn: str) -> str | None:
         """Return the digest in the job's tag."""
+        return self._tags(name, arn).get(DIGEST_TAG)
+
+    def _take_hold(self, name: str, arn: str) -> str:
+        """Note that another try looks after the job from now on: a former one that is killed late leaves it alone."""
+        holder = uuid.uuid4().hex
+        with service_errors(f"tag {self.kind.noun} {name}"):
+            self._client("sagemaker").add_tags(ResourceArn=arn, Tags=[{"Key": HOLDER_TAG, "Value": holder}])
+        return holder
+
+    def _tags(self, name: str, arn: str) -> dict[str, str]:
         with service_errors(f"read the tags of {self.kind.noun} {name}"):
             tags = self._client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
-        return {tag["Key"]: str(tag["Value"]) for tag in tags}.get(DIGEST_TAG)
+        return {tag["Key"]: tag["Value"] for tag in tags}
 
     def _check_digest(self, name: str, arn: str, digest: str) -> None:
         found = self._digest(name, arn)

@@ -26,7 +26,7 @@ from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.shortage import LONGEST_WAIT_S, Shortage, next_try
 from airflow_dlaws.jobs.spec import JobSpec
 from airflow_dlaws.jobs.wire import from_json, to_json
-from airflow_dlaws.launchers.protocol import Launcher
+from airflow_dlaws.launchers.protocol import Held, Launcher
 from airflow_dlaws.launchers.watch import JobWatch
 from airflow_dlaws.links.aws import ConsoleLink, LogsLink, logs_console_url, sagemaker_console_url
 from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
@@ -89,6 +89,7 @@ class JobOperator(DlawsOperator):
         self.capacity_wait = _checked_wait(capacity_wait)
         self.progress_interval = progress_interval
         self._job: JobReference | None = None
+        self._holder = ""
         self._killed = False
 
     def specification(self, context: Context) -> JobSpec:
@@ -126,7 +127,7 @@ class JobOperator(DlawsOperator):
     def _run_once(self, context: Context) -> Any:
         spec = self.specification(context)
         submission = self.launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
-        self._job = submission.reference
+        self._job, self._holder = submission.reference, submission.holder
         self._announce(context, submission)
         if submission.status.terminal:
             return self._finish(context, submission, submission.status)
@@ -164,7 +165,7 @@ class JobOperator(DlawsOperator):
         """Go on after the trigger has fired. `dag.test()` drops the arguments of a deferral: an XCom has them too."""
         with airflow_errors(), self._no_job_left_behind(context):
             known = from_json(Submission, submission or self._stored_submission(context) or {})
-            self._job = known.reference
+            self._job, self._holder = known.reference, known.holder
             status = self._final_status(known.reference, from_json(JobEvent, event))
             try:
                 return self._finish(context, known, status)
@@ -186,15 +187,31 @@ class JobOperator(DlawsOperator):
         return self.resume(context, event=to_json(JobEvent(kind=kind, message=message)), submission=stored)
 
     def on_kill(self) -> None:
-        """Stop the job because the task's process is being killed.
+        """Stop the job because the task's process is being killed, unless a later try of the task has adopted it.
+
+        Airflow kills a process also where it has given the task to another one (the scheduler was gone for too long,
+        the worker was cut off): what the other one waits for must not be stopped.
 
         Runs inside a signal handler, which may have interrupted a call of the usual clients: new ones hold no locks.
         """
         self._killed = True
         if self._job is None or not self.stop_on_kill:
             return
-        launcher_for(self.engine, AwsClients(self.connection)).stop(self._job)
+        launcher = launcher_for(self.engine, AwsClients(self.connection))
+        if self._is_held_by_another(launcher, self._job):
+            self.log.info("The task was killed; a later try of it has adopted job %s, which runs on", self._job.name)
+            return
+        launcher.stop(self._job)
         self.log.info("The task was killed: job %s is stopped", self._job.name)
+
+    def _is_held_by_another(self, launcher: Launcher[Any], job: JobReference) -> bool:
+        if not self._holder or not isinstance(launcher, Held):
+            return False
+        try:
+            return launcher.holder(job) not in ("", self._holder)
+        except DlawsError as error:
+            self.log.warning("Who looks after job %s cannot be told, so it is stopped: %s", job.name, error)
+            return False
 
     def _announce(self, context: Context, submission: Submission) -> None:
         reference = submission.reference
@@ -331,6 +348,9 @@ class JobOperator(DlawsOperator):
     def _stop_after(self, reference: JobReference, error: Exception) -> None:
         if not self.stop_on_kill:
             self.log.warning("The task has failed; job %s runs on, as asked (stop_on_kill=False)", reference.name)
+            return
+        if self._is_held_by_another(self.launcher, reference):
+            self.log.warning("This try has failed; a later one has adopted job %s, which runs on", reference.name)
             return
         self.log.warning("The task has failed for the last time: stopping job %s", reference.name)
         try:

@@ -357,6 +357,29 @@ def test_killing_the_waiting_worker_stops_the_job_and_the_retry_trains_again(tra
     training.sagemaker.stop_training_job(TrainingJobName=retry.trigger.reference.name)
 
 
+def test_a_killed_try_leaves_the_job_to_the_later_try_that_has_adopted_it(training: Training) -> None:
+    """The scheduler was gone for too long: the task is given to another worker, then the first one is killed."""
+    former = training.operator("forever.py", deferrable=False, poll_interval=0.2)
+    errors: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            former.execute(training.task().context)
+        except BaseException as error:
+            errors.append(error)
+
+    worker = threading.Thread(target=execute)
+    worker.start()
+    training.wait_for_jobs("InProgress")
+    wait_until(lambda: "dlaws_job" in training.pushed, lambda: "not submitted")
+    later = training.defer("forever.py", task=training.task(try_number=2)).trigger
+    former.on_kill()
+    worker.join(timeout=30)
+    assert "was killed" in str(errors[0])
+    assert training.jobs() == ["InProgress"]
+    training.sagemaker.stop_training_job(TrainingJobName=later.reference.name)
+
+
 def test_a_job_that_leaves_no_model_is_a_failure(training: Training) -> None:
     (training.source / "nothing.py").write_text("print('nothing to see')\n")
     deferred = training.defer("nothing.py")

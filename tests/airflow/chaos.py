@@ -79,6 +79,8 @@ class Chaos:
         self._airflow, self._aws = airflow, aws
         self._sagemaker, self._s3 = aws.client("sagemaker"), aws.client("s3")
         self._finder = JobFinder(aws.client)
+        #: Components that are down, and when (`time.monotonic`) a supervisor of services starts them again.
+        self._down: dict[str, float] = {}
 
     def round(self, seed: int) -> RoundReport:
         """Run four training tasks, kill and act at random moments, and check the books."""
@@ -101,11 +103,17 @@ class Chaos:
         if dice.random() < 0.5:
             plan.append((dice.uniform(3, 16), self._act, dice.choice(ACTS)))
         accused: set[str] = set()
-        for moment, do, what in sorted(plan, key=lambda row: row[0]):
-            while time.monotonic() < began + moment:
-                accused |= self._accused()
-                time.sleep(0.5)
-            do(dice, report, run_id, what, began)
+        while plan or self._down:
+            for component, due in list(self._down.items()):
+                if time.monotonic() >= due:
+                    self._airflow.start_component(component)
+                    del self._down[component]
+            due_now = [row for row in plan if time.monotonic() >= began + row[0]]
+            for row in sorted(due_now, key=lambda row: row[0]):
+                plan.remove(row)
+                row[1](dice, report, run_id, row[2], began)
+            accused |= self._accused()
+            time.sleep(0.3)
         return accused
 
     def _kill(self, dice: random.Random, report: RoundReport, run_id: str, what: str, began: float) -> None:
@@ -120,6 +128,8 @@ class Chaos:
                 os.kill(dice.choice(victims), signal.SIGKILL)
         elif what == "triggerer":
             self._airflow.kill_component("triggerer")
+        elif "scheduler" in self._down:
+            return
         elif what == "scheduler":
             self._airflow.kill_leader("scheduler")
         else:
@@ -127,8 +137,7 @@ class Chaos:
         report.kills[what] += 1
         report.story.append(f"{time.monotonic() - began:5.1f} killed {what}, down {down:.0f} s")
         if what not in ("task", "worker"):
-            time.sleep(down)
-            self._airflow.start_component("triggerer" if what == "triggerer" else "scheduler")
+            self._down["triggerer" if what == "triggerer" else "scheduler"] = time.monotonic() + down
 
     def _act(self, dice: random.Random, report: RoundReport, run_id: str, what: str, began: float) -> None:
         """Do what people do in the UI."""
@@ -253,7 +262,9 @@ class Chaos:
 
     def _task_processes(self, what: str) -> list[int]:
         """Return the processes that run tasks, or the workers that supervise them."""
-        pids = self._airflow.members("scheduler") | self._airflow.leaderless_members()
+        pids = self._airflow.leaderless_members()
+        if "scheduler" not in self._down:
+            pids |= self._airflow.members("scheduler")
         found = []
         for pid in pids:
             with suppress(psutil.NoSuchProcess):

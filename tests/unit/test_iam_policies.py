@@ -28,6 +28,8 @@ NEEDS = {
     "s3:ListObjectVersions": {"s3:ListBucketVersions"},
     "s3:HeadBucket": {"s3:ListBucket"},
     "s3:HeadObject": {"s3:GetObject"},
+    "s3:CreateMultipartUpload": {"s3:PutObject"},
+    "s3:CompleteMultipartUpload": {"s3:PutObject"},
     "s3:CopyObject": {"s3:GetObject", "s3:PutObject"},
     # Creating with tags needs AddTags; handing a role to SageMaker needs PassRole.
     "sagemaker:CreateTrainingJob": {"sagemaker:CreateTrainingJob", "sagemaker:AddTags", "iam:PassRole"},

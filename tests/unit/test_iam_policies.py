@@ -177,7 +177,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
     without_resources = {
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
         "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
-        "batch:DescribeServiceJob", "batch:ListServiceJobs",
+        "batch:DescribeServiceJob", "batch:ListServiceJobs", "ssm:GetCommandInvocation",
     }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources

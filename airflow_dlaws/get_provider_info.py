@@ -30,6 +30,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_dlaws.operators.data",
                     "airflow_dlaws.operators.validation",
                     "airflow_dlaws.operators.training",
+                    "airflow_dlaws.operators.slurm",
                     "airflow_dlaws.operators.sweep",
                     "airflow_dlaws.operators.evaluation",
                     "airflow_dlaws.operators.registry",

@@ -34,7 +34,7 @@ from airflow_dlaws.launchers.protocol import Collecting, Launcher, LogCursor
 Specs = Callable[..., Any]
 Count = Callable[[TaskIdentity], int]
 #: How many processes may come upon the same task at once: schedulers that disagree, workers that were thought dead.
-CROWD = 100
+CROWD = 12
 LINES = 400
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import DlawsError, ServiceUnavailable, SpecificationError
+from airflow_dlaws.errors import DlawsError, NoSuchJob, ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.checkpoints import with_own_checkpoints
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.phase import JobPhase
@@ -262,7 +262,12 @@ class BatchLauncher(SageMakerJobs):
 
     def _describe_id(self, job_id: str) -> dict[str, Any]:
         with service_errors(f"describe {self.kind.noun} {job_id}"):
-            return dict(self._client("batch").describe_service_job(jobId=job_id))
+            try:
+                return dict(self._client("batch").describe_service_job(jobId=job_id))
+            except ClientError as error:
+                if error_code(error) == "ClientException" and "does not exist" in error_text(error):
+                    raise NoSuchJob(f"cannot describe {self.kind.noun} {job_id}: {error_text(error)}") from error
+                raise
 
     def _training_name(self, answer: Mapping[str, Any]) -> str | None:
         """Return the name that Batch has given the latest training job, if there is one."""

@@ -28,6 +28,8 @@ NEEDS = {
     "s3:ListObjectVersions": {"s3:ListBucketVersions"},
     "s3:HeadBucket": {"s3:ListBucket"},
     "s3:HeadObject": {"s3:GetObject"},
+    "s3:CreateMultipartUpload": {"s3:PutObject"},
+    "s3:CompleteMultipartUpload": {"s3:PutObject"},
     "s3:CopyObject": {"s3:GetObject", "s3:PutObject"},
     # Creating with tags needs AddTags; handing a role to SageMaker needs PassRole.
     "sagemaker:CreateTrainingJob": {"sagemaker:CreateTrainingJob", "sagemaker:AddTags", "iam:PassRole"},
@@ -177,6 +179,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
         "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
         "batch:DescribeServiceJob", "batch:ListServiceJobs",
         "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs",
+        "ssm:GetCommandInvocation",
     }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources

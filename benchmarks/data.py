@@ -5,7 +5,7 @@
 The images are the 5,000 digits of MNIST, padded to 32 x 32, ten times in three tints drawn from the seed. Each reader
 runs in a process of its own, in batches of 256 into torch tensors, and must deliver every sample (count and sum of all
 pixels and labels are compared). Ours: no workers, one thread reading ahead, in order and shuffled. Peers, each in its
-own virtual environment: 0, 1 and 2 workers; the best of the three counts. Warm page cache, best of REPEATS runs for all.
+own virtual environment: 0, 1 and 2 workers; the best of the three counts. Warm page cache, best of REPEATS runs.
 
 The bar: npy, npz, pth, Parquet, HDF5 and TFRecord (its checksums verified) are each faster, in order, than each
 peer's best.

@@ -1,6 +1,6 @@
 """Every format gives back real images as another library wrote them; no sample is lost; broken bytes are noticed."""
 
-import pickle
+import contextlib
 import random
 import struct
 from pathlib import Path
@@ -94,9 +94,7 @@ def test_a_format_gives_back_what_another_library_wrote(name, folders, digits):
 def test_no_sample_is_lost_or_repeated_when_another_number_of_processes_goes_on(name, folders):
     data = opened(folders, name)
     whole = data.batch(np.arange(SAMPLES))
-    field = next(iter(whole))
     row = np.concatenate([tensor.reshape(SAMPLES, -1).numpy() for tensor in whole.values()], 1)
-    del field
     for before in (1, 2, 3, 4, 5):
         order, seen, state = data.order(seed=before, window=2), [], None
         for size, steps in ((before, 3), (before % 5 + 1, None)):
@@ -181,7 +179,6 @@ def test_an_npy_file_with_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object))
     with pytest.raises(DataRefused, match="could run code"):
         open_dataset(tmp_path)
-    assert pickle  # what numpy would have run
 
 
 def test_text_is_padded_and_its_lengths_are_kept(tmp_path):
@@ -233,10 +230,8 @@ def test_examples_of_many_shapes_are_read_in_order(tmp_path_factory, rows):
 
 @given(st.binary(max_size=60))
 def test_no_bytes_break_the_parser_of_messages(data):
-    try:
+    with contextlib.suppress(WireError):
         assert all(0 <= start <= end <= len(data) for _, _, start, end in message(data, 0, len(data)))
-    except WireError:
-        pass
 
 
 @given(st.lists(st.sampled_from([MAGIC, b"abcd", b"xy"]), max_size=8).map(b"".join))

@@ -1,4 +1,4 @@
-"""Data as it lies, for a training loop: npy, npz, .pth, Parquet, CSV, TFRecord, RecordIO, HDF5, LMDB, N5, image folders.
+"""Data as it lies, for training: npy, npz, .pth, Parquet, CSV, TFRecord, RecordIO, HDF5, LMDB, N5, image folders.
 
     data = readers.open_dataset("/opt/ml/input/data/train")     # the format is told by the files
     data.batch(numpy.array([3, 1, 2]))                          # {"image": uint8[3, 32, 32, 3], "label": int64[3]}

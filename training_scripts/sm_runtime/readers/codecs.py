@@ -1,4 +1,4 @@
-"""What the bytes of one record mean: tf.train.Example, SageMaker's Record, MXNet's image record, a fixed layout, bytes."""
+"""What the bytes of one record mean: tf.train.Example, SageMaker's Record, MXNet's image record, a layout, bytes."""
 
 import struct
 from collections.abc import Callable, Mapping

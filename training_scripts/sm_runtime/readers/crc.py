@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sm_runtime.readers.errors import library
 
-#: Added after the rotation, so that a CRC over data that itself holds CRCs stays useful (tensorflow/core/lib/hash/crc32c.h).
+#: Added after the rotation, so that a CRC of data that holds CRCs stays useful (tensorflow/core/lib/hash/crc32c.h).
 MASK_DELTA = 0xA282EAD8
 
 

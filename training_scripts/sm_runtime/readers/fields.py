@@ -1,7 +1,7 @@
 """From what a shard has read to named tensors: every tensor of a batch has one row a sample.
 
-Rows of one field have one shape, that of sample 0, or the field is declared ragged: then rows are padded with zeros to the
-longest of the batch, and `NAME.length` (int64) says how long each one was.
+Rows of one field have one shape, that of sample 0, or the field is declared ragged: then rows are padded with zeros to
+the longest of the batch, and `NAME.length` (int64) says how long each one was.
 """
 
 from collections.abc import Callable, Mapping

@@ -19,8 +19,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def image_decoder(mode: str = "RGB", size: tuple[int, int] | None = None) -> Callable[[bytes], np.ndarray]:
     """Return a function from the bytes of an image file to uint8 [height, width, channels] (mode "L": no channels).
 
-    It raises ValueError where the file is cut off, a checksum of PNG is wrong, or the image has more pixels than Pillow's
-    MAX_IMAGE_PIXELS (a decompression bomb).
+    It raises ValueError where the file is cut off, a checksum of PNG is wrong, or the image has more pixels than
+    Pillow's MAX_IMAGE_PIXELS (a decompression bomb).
 
     :param size: (height, width) to resize to; None: as they are, which then must be the same for all.
     """

@@ -46,8 +46,9 @@ class Loader:
         feed = Feed(sampler, self._dataset, epochs=epochs, device=torch.device("cpu"), ahead=self._ahead)
         began, waited, elapsed = time.perf_counter(), self.waited, self.elapsed
         try:
-            for step, micro, batch in feed:
-                self._state = step.after
+            for number, step, micro, batch in feed:
+                if number == len(step.micro_batches) - 1:
+                    self._state = step.after
                 self.waited, self.elapsed = waited + feed.waited, elapsed + time.perf_counter() - began
                 if micro.weight:
                     yield batch

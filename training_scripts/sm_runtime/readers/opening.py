@@ -47,7 +47,8 @@ def open_dataset(
     :param format: one of FORMATS; None: told by how the files end.
     :param fields: what the format does not say of a field.
     :param columns: fields to return; None: all.
-    :param codec: what a record of TFRecord ("example"), RecordIO ("mxnet"; "record": SageMaker's) or LMDB ("bytes") holds.
+    :param codec: what a record of TFRecord ("example"), RecordIO ("mxnet"; or "record", SageMaker's) or LMDB
+        ("bytes") holds.
     :param index_folder: where indices of TFRecord and RecordIO are kept between runs; None: built at each start.
     :raises DataRefused: no files of a known format, or several formats.
     :raises DataCorrupt: an index or a checksum is wrong.
@@ -88,9 +89,9 @@ def detect(root: Path, found: list[Path]) -> str:
     """Tell the format by how files end."""
     if (root / "attributes.json").exists():
         return "n5"
-    if any((path / "data.mdb").exists() for path in found):
-        return "lmdb"
     formats = {name for name, ends in FORMATS.items() for path in found if path.suffix.lower() in ends}
+    if any((path / "data.mdb").exists() for path in found):
+        formats.add("lmdb")
     if len(formats) == 1:
         return formats.pop()
     what = f"files of several formats ({sorted(formats)})" if formats else "no file of a known format"

@@ -10,7 +10,7 @@ Order = Callable[[int], np.ndarray]
 def shuffled_windows(sizes: np.ndarray, seed: int, window: int) -> Order:
     """Shuffle the blocks, then the samples of each `window` neighbouring blocks among each other.
 
-    Whoever walks along this order touches at most `window` blocks at a time (twice that around a seam, with one batch), so
+    Whoever walks along this order touches at most `window` blocks at a time (twice that around a seam), so
     a cache of them reads each block once. A batch mixes samples of `window` blocks. The order depends on nothing but
     the arguments and the epoch: every process computes the same one.
 

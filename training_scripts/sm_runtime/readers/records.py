@@ -1,7 +1,7 @@
 """Files of records one behind the other: TFRecord and RecordIO. An index of their places makes them random access.
 
-TFRecord (tensorflow/core/lib/io/record_writer.h): uint64 length, masked CRC-32C of it, data, masked CRC-32C of the data.
-RecordIO (dmlc-core, include/dmlc/recordio.h): magic, flag (3 bits) and length (29 bits), data, padding to 4 bytes; a record
+TFRecord (tensorflow/core/lib/io/record_writer.h): uint64 length, masked CRC-32C of it, data, masked CRC-32C of that.
+RecordIO (dmlc-core, include/dmlc/recordio.h): magic, flag (3 bits) and length (29 bits), data, padding to 4; a record
 whose data holds the magic number is split there. It has no checksum: only magic, lengths and flags can be checked.
 """
 

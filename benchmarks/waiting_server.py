@@ -126,7 +126,7 @@ class Bench:
         return every
 
     def _find_table(self) -> dict[str, TrainingJob]:
-        (resource,) = [each for each in self._router.sagemaker._resources if isinstance(each, TrainingJobs)]
+        (resource,) = [each for each in self._router._sagemaker._resources if isinstance(each, TrainingJobs)]
         return resource._jobs._regions[REGION].jobs
 
     def _add(self, name: str, created: datetime) -> TrainingJob:

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 
 from airflow_dlaws.errors import DlawsError, NoSuchJob, ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.checkpoints import with_own_checkpoints
-from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.identity import NAME_LIMIT, TaskIdentity
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.queue import BatchQueue
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
@@ -128,6 +128,13 @@ class BatchLauncher(SageMakerJobs):
                 return found
             raise
         return tasks.create_or_adopt(order, stop_former=stop_former)
+
+    def log_prefix(self, reference: JobReference) -> str:
+        """Return how the training job's name begins, which Batch makes of the service job's, however long it waits.
+
+        As in AWS's own example, AWSBatchmy-training-job88b610a69aa8380ca5b0a7aba3f81cb8.
+        """
+        return f"AWSBatch{reference.name}"[: NAME_LIMIT - 32]
 
     def console_page(self, reference: JobReference) -> str:
         """See the protocol: the page of the training job, or of all of them while it waits in the queue."""

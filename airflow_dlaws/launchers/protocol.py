@@ -54,6 +54,9 @@ class Launcher(Protocol[SpecT]):
     def log_group(self) -> str:
         """The CloudWatch log group the jobs print to; empty where the engine keeps its logs elsewhere."""
 
+    def log_prefix(self, reference: JobReference) -> str:
+        """Return how the names of the job's log streams begin."""
+
     def console_page(self, reference: JobReference) -> str:
         """Return the job's page in the SageMaker console, such as `jobs/NAME`; empty where there is none."""
 

@@ -112,6 +112,10 @@ class SageMakerJobs:
         """See the protocol."""
         return self.kind.log_group
 
+    def log_prefix(self, reference: JobReference) -> str:
+        """See the protocol."""
+        return reference.name
+
     def console_page(self, reference: JobReference) -> str:
         """See the protocol."""
         return f"{self.kind.console}/{reference.name}"

@@ -43,6 +43,10 @@ class SlurmJobs:
     def __init__(self, client: Callable[[str], Any], shell: Callable[[str], Shell]) -> None:
         self._client, self._shell = client, shell
 
+    def log_prefix(self, reference: JobReference) -> str:
+        """See the protocol."""
+        return reference.name
+
     def console_page(self, reference: JobReference) -> str:
         """See the protocol."""
         return ""

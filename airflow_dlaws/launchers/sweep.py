@@ -48,6 +48,10 @@ class SweepLauncher:
         """The trials' hosts print there; what the sweep itself has to say stands in its journal."""
         return self._jobs.log_group
 
+    def log_prefix(self, reference: JobReference) -> str:
+        """Return the sweep's name, which those of its trials begin with."""
+        return reference.name
+
     def console_page(self, reference: JobReference) -> str:
         """Return the list of training jobs: SageMaker knows of no sweep."""
         return "jobs"

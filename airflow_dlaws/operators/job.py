@@ -348,7 +348,8 @@ class JobOperator(DlawsOperator):
     def _logs_url(self, reference: JobReference) -> str:
         if not self.launcher.log_group:
             return f"{reference.arn}/log"
-        return logs_console_url(reference.region, self.launcher.log_group, reference.name)
+        prefix = self.launcher.log_prefix(reference)
+        return logs_console_url(reference.region, self.launcher.log_group, prefix)
 
     @contextmanager
     def _no_job_left_behind(self, context: Context) -> Iterator[None]:

@@ -18,8 +18,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from running_task import RunningTask, aws_environment
 from service_queue import service_queue
 
-from airflow_dlaws.jobs.reference import TrainingResult
+from airflow_dlaws.jobs.reference import JobReference, TrainingResult
 from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.launchers.batch import BatchLauncher
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.operators.training import DistributedTrainingOperator
 from airflow_dlaws.triggers.job import JobTrigger
@@ -425,6 +426,10 @@ def test_a_task_with_a_queue_waits_there_and_returns_the_model_of_its_training_j
     result = training.train(job_queue=queue)
     assert result.job_arn.startswith("arn:aws:batch:")
     assert "/AWSBatch" in result.artifact_uri
+    job = result.artifact_uri.split("/")[-3]
+    reference = JobReference(engine="batch", name=result.job_name, arn=result.job_arn, region="us-east-1")
+    prefix = BatchLauncher(local_aws.client).log_prefix(reference)
+    assert job.startswith(prefix)
     assert result.billable_seconds >= 1
     again = from_json(TrainingResult, training.operator(job_queue=queue).execute(training.task(try_number=2).context))
     assert (again.adopted, again.artifact_uri) == (True, result.artifact_uri)

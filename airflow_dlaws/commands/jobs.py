@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow_dlaws.airflow_rest import AirflowDoor, AirflowTasks, MwaaDoor, RestDoor
 from airflow_dlaws.commands.jobs_table import job_row, table
-from airflow_dlaws.commands.orphans import Judge, JudgedJob, stop_job, stop_orphans
+from airflow_dlaws.commands.orphans import Judge, JudgedJob, judge_jobs, stop_job, stop_orphans
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.ownership import Ownership, Verdict
 from airflow_dlaws.jobs.phase import JobPhase
@@ -82,7 +82,7 @@ def run_list(chosen: argparse.Namespace) -> int:
     if chosen.orphans:
         if chosen.state not in (None, *map(str, RUNNING)):
             raise SpecificationError(f"--state {chosen.state} with --orphans: a job that has ended is nobody's orphan")
-        return _show_judged(chosen, _judged(finder, _judge(chosen, client), _wanted(chosen, finder), now), now)
+        return _show_judged(chosen, judge_jobs(finder, _judge(chosen, client), _wanted(chosen, finder), now), now)
     jobs = _wanted(chosen, finder)
     _print(chosen, {"jobs": [job_row(job, now) for job in jobs]}, table([job_row(job, now) for job in jobs]))
     return 0
@@ -94,7 +94,7 @@ def run_stop(chosen: argparse.Namespace) -> int:
     finder = JobFinder(client)
     judge = _judge(chosen, client) if chosen.orphans else None
     if judge:
-        rows = _judged(finder, judge, _wanted(chosen, finder), now)
+        rows = judge_jobs(finder, judge, _wanted(chosen, finder), now)
         targets = [row for row in rows if row.ownership.verdict is Verdict.ORPHAN]
     else:
         rows = targets = _named(chosen, finder)
@@ -132,10 +132,6 @@ def _named(chosen: argparse.Namespace, finder: JobFinder) -> list[JudgedJob]:
         raise SpecificationError(f"no running jobs of this package: {', '.join(unknown)}; see `dlaws jobs list`")
     asked = Ownership(verdict=Verdict.UNKNOWN, reason="named")
     return [JudgedJob(job=running[name], ownership=asked) for name in chosen.names]
-
-
-def _judged(finder: JobFinder, judge: Judge, jobs: list[FoundJob], now: datetime) -> list[JudgedJob]:
-    return [JudgedJob(job=job, ownership=judge.judge(job, now)) for job in jobs]
 
 
 def _judge(chosen: argparse.Namespace, client: Callable[[str], Any]) -> Judge:

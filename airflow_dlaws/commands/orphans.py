@@ -52,6 +52,18 @@ class Judge:
         self._answers.clear()
 
 
+def judge_jobs(finder: JobFinder, judge: Judge, jobs: list[FoundJob], now: datetime) -> list[JudgedJob]:
+    """Judge running jobs; one that has ended meanwhile is left out.
+
+    Its task may have ended with it, after the list of running jobs was read and before Airflow was asked: it would pass
+    for a job that runs on after its task.
+
+    :raises ServiceUnavailable: or ServiceRefused; Airflow or AWS cannot be asked.
+    """
+    rows = [JudgedJob(job=job, ownership=judge.judge(job, now)) for job in jobs]
+    return [row for row in rows if row.ownership.verdict is not Verdict.ORPHAN or finder.runs(row.job)]
+
+
 def stop_orphans(finder: JobFinder, judge: Judge, orphans: list[JudgedJob], now: datetime) -> list[JudgedJob]:
     """Stop jobs that were judged orphans and still are; a tuner's jobs end with their tuner.
 

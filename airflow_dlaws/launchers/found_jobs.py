@@ -130,9 +130,17 @@ class JobFinder:
             found += [self._described(kind, names[arn], tags[arn]) for arn in ours]
         return sorted(found, key=lambda job: job.status.created_at or datetime.now(UTC))
 
+    def runs(self, job: FoundJob) -> bool:
+        """Ask again whether the job has not ended."""
+        status: JobStatus = self._launcher(job).describe(job.reference)
+        return not status.terminal
+
     def stop(self, job: FoundJob) -> bool:
         """Ask for the job to be stopped; tell whether it was still running."""
-        return self._launchers["training" if job.kind == "trial" else job.kind].stop(job.reference)
+        return bool(self._launcher(job).stop(job.reference))
+
+    def _launcher(self, job: FoundJob) -> Any:
+        return self._launchers["training" if job.kind == "trial" else job.kind]
 
     def _listed(self, kind: _Kind, phases: Iterable[JobPhase], since: datetime | None) -> Iterator[tuple[str, str]]:
         """Return (ARN, name) of all jobs of a kind, whoever started them."""

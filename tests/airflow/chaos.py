@@ -19,7 +19,8 @@ import psutil
 from chaos_books import JobRecord, RoundBooks, TaskRecord, job_record, left_running
 
 from airflow_dlaws.airflow_rest import AirflowTasks, RestDoor
-from airflow_dlaws.commands.orphans import Judge
+from airflow_dlaws.commands.orphans import Judge, judge_jobs
+from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.jobs.ownership import Verdict
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.launchers.artifact import holds_files
@@ -215,12 +216,12 @@ class Chaos:
 
     def _accused(self) -> set[str]:
         """Return the jobs that would be stopped as orphans now, without any grace."""
-        with suppress(Exception):  # while Airflow cannot be asked nobody is accused
+        with suppress(DlawsError):  # while Airflow cannot be asked nobody is accused
             judge, now = self._judge(), datetime.now(UTC)
             return {
-                job.reference.name
-                for job in self._finder.find([JobPhase.RUNNING])
-                if judge.judge(job, now).verdict is Verdict.ORPHAN
+                row.job.reference.name
+                for row in judge_jobs(self._finder, judge, self._finder.find([JobPhase.RUNNING]), now)
+                if row.ownership.verdict is Verdict.ORPHAN
             }
         return set()
 

@@ -20,6 +20,7 @@ from running_task import aws_environment
 from airflow_dlaws.cli import main
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
+from airflow_dlaws.local.airflow_api import wait_until
 from airflow_dlaws.local.process import LocalAws
 
 HEALTH = {"metadatabase": {"status": "healthy"}, "scheduler": {"status": "healthy"}}
@@ -27,10 +28,10 @@ GONE = (404, {"detail": "The DagRun with dag_id: `d` and run_id: `r` was not fou
 
 
 class Answers:
-    """An Airflow's answers by path, and the paths that were asked for."""
+    """An Airflow's answers by path, or what makes them, and the paths that were asked for."""
 
     def __init__(self) -> None:
-        self.by_path: dict[str, tuple[int, Any]] = {
+        self.by_path: dict[str, Any] = {
             "/auth/token": (201, {"access_token": "t"}),
             "/api/v2/monitor/health": (200, HEALTH),
         }
@@ -46,7 +47,8 @@ def airflow() -> Iterator[tuple[str, Answers]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answers.asked.append(self.path)
-            status, document = answers.by_path.get(self.path, answers.otherwise)
+            found = answers.by_path.get(self.path, answers.otherwise)
+            status, document = found() if callable(found) else found
             body = document.encode() if isinstance(document, str) else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
@@ -167,6 +169,23 @@ def test_only_what_no_task_owns_is_stopped(
         assert jobs.phase(name) == "InProgress"
     for name in (failed, cleared, deleted):
         assert jobs.phase(name) in ("Stopping", "Stopped")
+
+
+def test_a_job_that_ends_with_its_task_while_airflow_is_asked_is_no_orphan(
+    jobs: Jobs, airflow: tuple[str, Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, answers = airflow
+    name, path = jobs.start("train")
+
+    def end_with_the_task() -> tuple[int, Any]:
+        jobs.launcher.stop(jobs.references[0])
+        wait_until(lambda: jobs.phase(name) == "Stopped", limit_s=60, what=f"{name} has ended")
+        return 200, {"state": "success", "max_tries": 0}
+
+    answers.by_path[path] = end_with_the_task
+    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url, "--older-than", "0s")
+    status, document, _ = dlaws(capsys, "list", *asked)
+    assert (status, document["jobs"]) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,9 +28,11 @@ import numpy as np  # noqa: E402
 import inference  # noqa: E402
 import measures  # noqa: E402
 from airflow_dlaws.drift.comparison import Aspect  # noqa: E402
-from airflow_dlaws.drift.counts import TrafficCounts, count_values  # noqa: E402
+from airflow_dlaws.drift.counts import TrafficCounts, count_values, no_traffic  # noqa: E402
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile  # noqa: E402
-from airflow_dlaws.drift.verdict import DriftSettings, DriftVerdict, assess  # noqa: E402
+from airflow_dlaws.drift.sequence import Evidence, advance  # noqa: E402
+from airflow_dlaws.drift.settings import DriftSettings  # noqa: E402
+from airflow_dlaws.drift.verdict import assess  # noqa: E402
 from airflow_dlaws.local.demo import flights  # noqa: E402
 
 
@@ -60,15 +63,12 @@ def read(path: Path) -> tuple[np.ndarray, list[list[str]]]:
     return np.array([float(row[0]) for row in rows]), [row[1:] for row in rows]
 
 
-def look(
-    reference: ReferenceProfile, rows: list[list[str]], scores: np.ndarray, looks: int, settings: DriftSettings
-) -> DriftVerdict:
-    """Return the sensor's verdict on these requests and answers."""
-    columns = [*zip(*rows, strict=True), scores.tolist()]
-    counted = [count_values(profile, values)[0] for profile, values in zip(reference.watched, columns, strict=True)]
+def counted(reference: ReferenceProfile, rows: list[list[str]], scores: np.ndarray) -> TrafficCounts:
+    """Return these requests and answers in the cells of the reference."""
+    columns = dict(zip(reference.feature_order, zip(*rows, strict=True), strict=True)) | {"prediction": scores.tolist()}
+    features = tuple(count_values(profile, columns[profile.name])[0] for profile in reference.watched)
     now = datetime(2013, 1, 1, tzinfo=UTC)
-    counts = TrafficCounts(requests=len(rows), rows=len(rows), features=tuple(counted), first=now, last=now)
-    return assess(reference, counts, looks, settings)
+    return replace(no_traffic(reference), requests=len(rows), rows=len(rows), features=features, first=now, last=now)
 
 
 def gain(labels: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> str:
@@ -114,13 +114,18 @@ def drift_table(champion: Trained, data: dict, later: list[str], args: argparse.
     names = [profile.name for profile in champion.reference.watched]
     print(f"| month | {' | '.join(names)} | verdict | looks of {args.small} in order of time that fire |")
     print("|---" * (len(names) + 3) + "|")
-    for number, month in enumerate(later):
+    evidence = Evidence()
+    for month in later:
         rows = every(data[month][1], args.rows)
         scores = champion.scores(rows)
-        verdict = look(champion.reference, rows, scores, number, settings)
-        shift = {each.feature: each.effect for each in verdict.comparisons if each.aspect is Aspect.DISTRIBUTION}
+        counts = counted(champion.reference, rows, scores)
+        # The last windows together are the sensor's too; the table shows the effects of the month alone.
+        before, (evidence, verdict) = evidence, advance(champion.reference, evidence, counts, settings)
+        alone = assess(champion.reference, counts, settings)
+        shift = {each.feature: each.effect for each in alone.comparisons if each.aspect is Aspect.DISTRIBUTION}
         parts = [slice(start, start + args.small) for start in range(0, len(rows) - args.small + 1, args.small)]
-        small = [look(champion.reference, rows[part], scores[part], number, settings) for part in parts]
+        windows = [counted(champion.reference, rows[part], scores[part]) for part in parts]
+        small = [advance(champion.reference, before, window, settings)[1] for window in windows]
         fired = [",".join(each.drifted) for each in small if each.is_drift]
         told = f"drift: {', '.join(verdict.drifted)}" if verdict.is_drift else verdict.outcome
         row = [month, *(f"{shift.get(name, 0):.3f}" for name in names), told, f"{len(fired)} of {len(small)}"]

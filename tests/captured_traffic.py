@@ -4,7 +4,7 @@ import json
 import random
 from datetime import UTC, datetime
 
-from airflow_dlaws.drift.profile import build_profile
+from airflow_dlaws.drift.build import build_profile
 
 
 def captured(rows, scores, *, time="2013-07-01T10:00:00Z", encoding="CSV", content_type="text/csv"):
@@ -35,10 +35,9 @@ def reference(rows=5000):
     """Return the profile of healthy rows."""
     table, scores = healthy_rows(rows, seed=1)
     return build_profile(
-        table,
-        feature_order=["delay", "temp", "carrier"],
+        dict(zip(["delay", "temp", "carrier"], zip(*table, strict=True), strict=True)),
         categorical=["carrier"],
-        scores=scores,
+        answers=scores,
         created=datetime(2013, 4, 1, tzinfo=UTC),
     )
 

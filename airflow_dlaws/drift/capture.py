@@ -7,6 +7,7 @@ One JSON object a line, https://docs.aws.amazon.com/sagemaker/latest/dg/model-mo
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -128,7 +129,8 @@ def _count_lines(
             records.append(item)
     features, rows = _count_rows(profile, records, faults)
     times = [record.time for record in records if record.time]
-    return TrafficCounts(
+    return dataclasses.replace(
+        no_traffic(profile),
         requests=len(records),
         rows=rows,
         features=features,
@@ -145,9 +147,10 @@ def _count_rows(
     scores = [score for record in records for score in record.scores or ()]
     counted = []
     for feature in profile.watched:
+        values: list[object] = []
         if feature.name == PREDICTION:
-            values: list[object] = scores
-        else:
+            values = scores
+        elif feature.name in profile.feature_order:
             values = _column(rows, feature.name, profile.feature_order.index(feature.name))
         counts, not_numbers = count_values(feature, values)
         counted.append(counts)

@@ -1,33 +1,65 @@
-"""One feature's current values against its reference: up to three tests, each with an effect size and a direction.
+"""One watched column's current values against its reference: each test with an effect size and a direction.
 
-    distribution   among values that the reference knows (its bins or categories): chi-square test of homogeneity
+    distribution   numbers: Kolmogorov-Smirnov on the cells; categories: chi-square test of homogeneity
     below, above   numbers beyond the reference's extremes; unseen: categories it has not: Fisher's exact test
     missing        the rate of missing values: Fisher's exact test
+    tail           rows whose reconstruction error is beyond the reference's 95 % or 99 % quantile: Fisher's exact test
+    embedding      maximum mean discrepancy (drift/discrepancy.py)
 
-Each is a test of its own, because a few rows of something new are plain to an exact test and invisible to a chi-square
-test that has to pool small cells. The effect of each is the population stability index of the table it tests.
+Each is a test of its own, because a few rows of something new are plain to an exact test and invisible to one that
+looks at the whole distribution. Tests are grouped in families that share the alpha of a decision (drift/verdict.py).
+
+The effect of a distribution, and of a rate, is the population stability index (PSI) of the tested table, over about ten
+cells as its customary thresholds assume. That of a tail is the share of rows that joined it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from airflow_dlaws.drift.cells import FeatureProfile, NumericProfile, cell_labels, reference_cells
 from airflow_dlaws.drift.counts import FeatureCounts
-from airflow_dlaws.drift.profile import FeatureProfile, NumericProfile
-from airflow_dlaws.drift.statistics import exact_two_sided, exact_upper_tail, homogeneity_test, stability_index
+from airflow_dlaws.drift.statistics import (
+    exact_two_sided,
+    exact_upper_tail,
+    homogeneity_test,
+    kolmogorov_smirnov,
+    stability_index,
+)
+
+
+class Family(enum.StrEnum):
+    """Tests that share a part of alpha."""
+
+    #: The distribution of each request column.
+    MARGINALS = "marginals"
+    #: Values that are missing, beyond the extremes, or new, in any watched column.
+    RANGE = "range"
+    #: The distribution of each numeric output: score, probabilities, confidence.
+    OUTPUTS = "outputs"
+    #: The predicted label, and other categorical outputs.
+    LABEL = "label"
+    #: The reconstruction error of rows as a whole.
+    REPRESENTATION = "representation"
+    #: Rows with an error as only few rows of the reference have.
+    TAIL = "tail"
+    EMBEDDING = "embedding"
 
 
 class Aspect(enum.StrEnum):
-    """Which property of a feature a test looks at."""
+    """Which property a test looks at."""
 
     DISTRIBUTION = "distribution"
     BELOW = "below"
     ABOVE = "above"
     UNSEEN = "unseen"
     MISSING = "missing"
+    TAIL_95 = "tail_95"
+    TAIL_99 = "tail_99"
 
 
 class Direction(enum.StrEnum):
@@ -39,39 +71,64 @@ class Direction(enum.StrEnum):
     RESHAPED = "reshaped"
 
 
+class Measure(enum.StrEnum):
+    """What an effect is counted in."""
+
+    #: Population stability index.
+    PSI = "PSI"
+    #: Share of rows.
+    SHARE = "share"
+    #: Squared distance of mean images, in parts of the image's variance.
+    SPREAD = "spread"
+
+
 #: Half the difference of the two chances "a current value is above / below a reference value" that counts as a shift;
 #: below it the centre has stayed and only the shape changed.
 _SHIFT = 0.02
 
+#: Cells of a stability index: its customary thresholds (0.1, 0.2) assume about ten.
+PSI_CELLS = 10
+
+#: Share of the reference's rows beyond each cut of the tail tests.
+_TAILS = ((Aspect.TAIL_95, 0.05), (Aspect.TAIL_99, 0.01))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The result of one test of one feature."""
+    """The result of one test."""
 
+    #: The watched column: a feature, an output, a representation or an embedding.
     feature: str
+    family: Family
     aspect: Aspect
     direction: Direction
     #: What changed, for a person: "median about 2.1 -> 9.7".
     note: str
     statistic: float
+    #: 0 where the test has none.
     degrees_of_freedom: int
     p_value: float
-    #: Population stability index of the tested table.
     effect: float
-    #: After correction for all tests of the look; 1 until judged.
+    measure: Measure = Measure.PSI
+    #: After correction for all tests of the decision: to be compared with the alpha of the decision; 1 until judged.
     adjusted_p: float = 1.0
     drifted: bool = False
 
     def judged(self, adjusted_p: float, *, drifted: bool) -> Comparison:
-        """Return this with its place among all the tests of a look."""
+        """Return this with its place among all the tests of a decision."""
         return dataclasses.replace(self, adjusted_p=adjusted_p, drifted=drifted)
 
 
-def compare(profile: FeatureProfile, current: FeatureCounts) -> Iterator[Comparison]:
-    """Yield the tests of one feature; none where no current row was counted."""
+def compare(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Iterator[Comparison]:
+    """Yield the tests of one watched column; none where no current row was counted.
+
+    :param family: that of its distribution.
+    """
     if not current.rows:
         return
-    yield _distribution(profile, current)
+    yield _distribution(profile, current, family)
+    if family is Family.REPRESENTATION and isinstance(profile, NumericProfile):
+        yield from _tails(profile, current)
     yield _rate(profile.name, Aspect.MISSING, current.missing, current.rows, profile.missing, profile.rows)
     present, reference = current.rows - current.missing, profile.rows - profile.missing
     if isinstance(profile, NumericProfile):
@@ -85,36 +142,17 @@ def compare(profile: FeatureProfile, current: FeatureCounts) -> Iterator[Compari
         yield _new(profile.name, Aspect.UNSEEN, current.unseen, present, once, reference, named)
 
 
-def reference_cells(profile: FeatureProfile) -> list[int]:
-    """Return the reference's counts in the order of `FeatureCounts.cells`."""
+def _distribution(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Comparison:
     if isinstance(profile, NumericProfile):
-        return list(profile.counts)
-    return [profile.counts[value] for value in sorted(profile.counts)]
-
-
-def cell_labels(profile: FeatureProfile) -> list[str]:
-    """Return what each of `FeatureCounts.cells` holds, for a person."""
-    if not isinstance(profile, NumericProfile):
-        return sorted(profile.counts)
-    if not profile.edges:
-        return ["all values"]
-    between = [f"{left:.4g} to {right:.4g}" for left, right in zip(profile.edges, profile.edges[1:], strict=False)]
-    return [f"< {profile.edges[0]:.4g}", *between, f">= {profile.edges[-1]:.4g}"]
-
-
-def _distribution(profile: FeatureProfile, current: FeatureCounts) -> Comparison:
+        return _of_numbers(profile, current, family)
     reference = reference_cells(profile)
-    numeric = isinstance(profile, NumericProfile)
-    statistic, degrees, p_value = homogeneity_test(reference, current.cells, ordered=numeric)
-    if isinstance(profile, NumericProfile):
-        direction, note = _shift(reference, current.cells), _medians(profile, current)
-    else:
-        direction, note = Direction.RESHAPED, _largest_move(cell_labels(profile), reference, current.cells)
+    statistic, degrees, p_value = homogeneity_test(reference, current.cells, ordered=False)
     return Comparison(
         feature=profile.name,
+        family=family,
         aspect=Aspect.DISTRIBUTION,
-        direction=direction,
-        note=note,
+        direction=Direction.RESHAPED,
+        note=_largest_move(cell_labels(profile), reference, current.cells),
         statistic=statistic,
         degrees_of_freedom=degrees,
         p_value=p_value,
@@ -122,16 +160,96 @@ def _distribution(profile: FeatureProfile, current: FeatureCounts) -> Comparison
     )
 
 
+def _of_numbers(profile: NumericProfile, current: FeatureCounts, family: Family) -> Comparison:
+    reference, cells = (0, *profile.counts, 0), (current.below, *current.cells, current.above)
+    distance, p_value = kolmogorov_smirnov(reference, cells)
+    return Comparison(
+        feature=profile.name,
+        family=family,
+        aspect=Aspect.DISTRIBUTION,
+        direction=_shift(reference, cells),
+        note=_medians(profile, cells),
+        statistic=distance,
+        degrees_of_freedom=0,
+        p_value=p_value,
+        effect=_coarse_index(profile.counts, current),
+    )
+
+
+def _coarse_index(reference: tuple[int, ...], current: FeatureCounts) -> float:
+    """Return the stability index over about ten cells; values beyond the extremes count in the outermost."""
+    cells = list(current.cells)
+    cells[0] += current.below
+    cells[-1] += current.above
+    ends = _coarse_ends(reference)
+    starts = (0, *ends)
+    return stability_index(
+        [sum(reference[start:end]) for start, end in zip(starts, ends, strict=False)],
+        [sum(cells[start:end]) for start, end in zip(starts, ends, strict=False)],
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _coarse_ends(reference: tuple[int, ...]) -> tuple[int, ...]:
+    """Return where each coarse cell ends: as soon as it holds a tenth of the reference."""
+    total, filled, ends = sum(reference), 0, []
+    for end, count in enumerate(reference, start=1):
+        filled += count
+        if filled * PSI_CELLS >= total:
+            ends.append(end)
+            filled = 0
+    return tuple(ends) if ends and ends[-1] == len(reference) else (*ends, len(reference))
+
+
+def _tails(profile: NumericProfile, current: FeatureCounts) -> Iterator[Comparison]:
+    """Yield the tests of the upper tail.
+
+    A cut at a quantile of the reference keeps Fisher's test exact: that at least h of n current values are above the
+    r-th largest of the reference is that among the h + r - 1 largest of all at least h are current.
+    """
+    reference_rows = sum(profile.counts)
+    if not reference_rows:
+        return
+    rows = current.rows - current.missing
+    for aspect, share in _TAILS:
+        cut = _tail_cut(profile.counts, share)
+        hits, reference_hits = sum(current.cells[cut:]) + current.above, sum(profile.counts[cut:])
+        p_value = exact_upper_tail(hits, rows, reference_hits, reference_rows)
+        test = _of_share(profile.name, aspect, (hits, rows), (reference_hits, reference_rows), p_value)
+        gained = hits / max(1, rows) - reference_hits / reference_rows
+        yield dataclasses.replace(test, family=Family.TAIL, effect=max(0.0, gained), measure=Measure.SHARE)
+
+
+@functools.lru_cache(maxsize=256)
+def _tail_cut(counts: tuple[int, ...], share: float) -> int:
+    """Return the cell at which the tail starts whose share of the reference is nearest to `share`."""
+    total, beyond, best = sum(counts), 0, (share, len(counts))
+    for cell in range(len(counts) - 1, 0, -1):
+        beyond += counts[cell]
+        best = min(best, (abs(beyond / total - share), cell))
+    return best[1]
+
+
 def _rate(name: str, aspect: Aspect, hits: int, rows: int, reference_hits: int, reference_rows: int) -> Comparison:
-    p_value = exact_two_sided(hits, rows, reference_hits, reference_rows)
+    p_value = exact_two_sided(hits, rows, reference_hits, reference_rows) if hits or reference_hits else 1.0
     return _of_share(name, aspect, (hits, rows), (reference_hits, reference_rows), p_value)
 
 
 def _new(
     name: str, aspect: Aspect, hits: int, rows: int, reference_hits: int, reference_rows: int, named: str = ""
 ) -> Comparison:
-    p_value = exact_upper_tail(hits, rows, reference_hits, reference_rows)
+    p_value = exact_upper_tail(hits, rows, reference_hits, reference_rows) if hits else 1.0
     return _of_share(name, aspect, (hits, rows), (reference_hits, reference_rows), p_value, named)
+
+
+_SHARES = {
+    Aspect.MISSING: "missing",
+    Aspect.BELOW: "below the reference's least value",
+    Aspect.ABOVE: "above the reference's greatest value",
+    Aspect.UNSEEN: "not among the reference's values",
+    Aspect.TAIL_95: "with an error that few rows of the reference have",
+    Aspect.TAIL_99: "with an error that hardly a row of the reference has",
+}
 
 
 def _of_share(
@@ -139,17 +257,12 @@ def _of_share(
 ) -> Comparison:
     (hits, rows), (reference_hits, reference_rows) = current, reference
     now, before = hits / max(1, rows), reference_hits / max(1, reference_rows)
-    what = {
-        Aspect.MISSING: "missing",
-        Aspect.BELOW: "below the reference's least value",
-        Aspect.ABOVE: "above the reference's greatest value",
-        Aspect.UNSEEN: "not among the reference's values",
-    }[aspect]
     return Comparison(
         feature=name,
+        family=Family.RANGE,
         aspect=aspect,
         direction=Direction.UP if now > before else Direction.DOWN if now < before else Direction.RESHAPED,
-        note=f"share {what} {before:.2%} -> {now:.2%}{named}",
+        note=f"share {_SHARES[aspect]} {before:.2%} -> {now:.2%}{named}",
         statistic=float(hits),
         degrees_of_freedom=0,
         p_value=p_value,
@@ -158,7 +271,7 @@ def _of_share(
 
 
 def _shift(reference: Sequence[int], current: Sequence[int]) -> Direction:
-    """Tell which way the bins moved, by P(current > reference) - P(current < reference) over two (ridit analysis)."""
+    """Tell which way the cells moved, by P(current > reference) - P(current < reference) over two (ridit analysis)."""
     total = sum(reference) * sum(current)
     below_here = higher = lower = 0
     above_here = sum(reference)
@@ -173,19 +286,18 @@ def _shift(reference: Sequence[int], current: Sequence[int]) -> Direction:
     return Direction.UP if shift > 0 else Direction.DOWN
 
 
-def _medians(profile: NumericProfile, current: FeatureCounts) -> str:
-    inner = [*profile.edges]
+def _medians(profile: NumericProfile, cells: Sequence[int]) -> str:
     low, high = profile.low, profile.high
     if low is None or high is None:
         return "has no values in the reference"
-    bounds = [low, *inner, high]
+    bounds = [low, *profile.edges, high]
     before = _median(bounds, profile.counts)
-    now = _median([low, low, *inner, high, high], [current.below, *current.cells, current.above])
+    now = _median([low, *bounds, high], cells)
     return f"median about {_told(before)} -> {_told(now)}"
 
 
 def _median(bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Return the median by linear interpolation in its bin."""
+    """Return the median by linear interpolation in its cell."""
     half, passed = sum(counts) / 2, 0
     for left, right, count in zip(bounds, bounds[1:], counts, strict=False):
         if count and passed + count >= half:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from airflow_dlaws.drift.profile import CategoricalProfile, FeatureProfile, ReferenceProfile
+from airflow_dlaws.drift.cells import CategoricalProfile, FeatureProfile
+from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.values import category_of, number_of
 from airflow_dlaws.errors import SpecificationError
 
@@ -58,6 +59,33 @@ class FeatureCounts:
         )
 
 
+#: Images of embeddings are summed as integers of this many to one: sums of floats would depend on their order.
+FIXED_POINT = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingCounts:
+    """The sum of the images (drift/representation.py) of the current vectors of one embedding."""
+
+    name: str
+    #: Vectors that were summed.
+    rows: int = 0
+    #: Vectors of another length, or with a value that is no finite number.
+    missing: int = 0
+    #: One entry for each of the 2 * pairs features: round(feature * FIXED_POINT), summed over rows.
+    sums: tuple[int, ...]
+
+    def __add__(self, other: EmbeddingCounts) -> EmbeddingCounts:
+        if (self.name, len(self.sums)) != (other.name, len(other.sums)):
+            raise SpecificationError(f"counts of {self.name!r} and {other.name!r} come from different profiles")
+        return EmbeddingCounts(
+            name=self.name,
+            rows=self.rows + other.rows,
+            missing=self.missing + other.missing,
+            sums=tuple(map(sum, zip(self.sums, other.sums, strict=True))),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrafficCounts:
     """What is known about a stretch of traffic."""
@@ -66,8 +94,10 @@ class TrafficCounts:
     requests: int = 0
     #: Rows in them; a request may hold many.
     rows: int = 0
-    #: In the order of the profile's features; the prediction is last where the profile has one.
+    #: In the order of `ReferenceProfile.watched`: features, outputs, errors of representations.
     features: tuple[FeatureCounts, ...]
+    #: In the order of the profile's embeddings.
+    embeddings: tuple[EmbeddingCounts, ...] = ()
     #: How often something could not be read, by kind (see capture.Fault).
     faults: Mapping[str, int] = field(default_factory=dict)
     #: The earliest and latest inference.
@@ -85,6 +115,7 @@ class TrafficCounts:
             requests=self.requests + other.requests,
             rows=self.rows + other.rows,
             features=tuple(mine + theirs for mine, theirs in zip(self.features, other.features, strict=True)),
+            embeddings=tuple(mine + theirs for mine, theirs in zip(self.embeddings, other.embeddings, strict=True)),
             faults={kind: self.faults.get(kind, 0) + other.faults.get(kind, 0) for kind in kinds},
             first=min((time for time in (self.first, other.first) if time), default=None),
             last=max((time for time in (self.last, other.last) if time), default=None),
@@ -93,7 +124,10 @@ class TrafficCounts:
 
 def no_traffic(profile: ReferenceProfile) -> TrafficCounts:
     """Return the counts before anything was read."""
-    return TrafficCounts(features=tuple(count_values(feature, ())[0] for feature in profile.watched))
+    return TrafficCounts(
+        features=tuple(count_values(feature, ())[0] for feature in profile.watched),
+        embeddings=tuple(EmbeddingCounts(name=each.name, sums=(0,) * (2 * each.pairs)) for each in profile.embeddings),
+    )
 
 
 def count_values(profile: FeatureProfile, values: Sequence[object]) -> tuple[FeatureCounts, int]:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from airflow_dlaws.drift.comparison import Aspect, Comparison, Direction, cell_labels, reference_cells
+from airflow_dlaws.drift.cells import FeatureProfile, NumericProfile, cell_labels, reference_cells
+from airflow_dlaws.drift.comparison import Aspect, Comparison, Direction
 from airflow_dlaws.drift.counts import FeatureCounts, TrafficCounts
-from airflow_dlaws.drift.profile import FeatureProfile, NumericProfile, ReferenceProfile
+from airflow_dlaws.drift.profile import ReferenceProfile
+from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import Look
-from airflow_dlaws.drift.verdict import DriftSettings, DriftVerdict
+from airflow_dlaws.drift.verdict import DriftVerdict
 from airflow_dlaws.page import Series, bar_chart, line_chart, page, paragraph, section, table
 
 FORMAT = "dlaws-drift-report/1"
@@ -189,12 +191,13 @@ def _over_time(report: DriftReport) -> str:
 def _method(report: DriftReport) -> tuple[str, ...]:
     settings, verdict = report.settings, report.verdict
     return (
-        f"A feature is called drifted where a test is significant and its population stability index is at least "
-        f"{settings.min_effect}. The chance that traffic that never changes ever raises an alarm is held at "
-        f"{settings.alpha} over all features (Holm's correction) and all looks (look k may spend alpha * 6 / (pi k)^2; "
-        f"this was look {verdict.look}, which could spend {verdict.alpha_spent:.2g}), for rows that are independent.",
-        "A look judges the rows captured since the look before. Tests: chi-square for the known bins and categories, "
-        "Fisher's exact test for missing values and for values the reference does not have.",
+        f"A column is called drifted where a test is significant and its effect is large: a population stability index "
+        f"of at least {settings.min_effect}, or {settings.min_tail:.0%} more rows in the tail. The chance that traffic "
+        f"that never changes ever raises an alarm is held at {settings.alpha}, for rows that are independent: over all "
+        f"columns (Holm's correction), families of tests, looks and lengths of windows. This was look {verdict.look}; "
+        f"an adjusted p had to reach {verdict.level:.2g}.",
+        "Tests: Kolmogorov-Smirnov for numbers, chi-square for categories, Fisher's exact test for missing values, "
+        "values that the reference does not have, and rows that hardly any of the reference is like.",
     )
 
 

@@ -17,13 +17,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from airflow_dlaws.drift.body import Fault
+from airflow_dlaws.drift.comparison import Measure
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
-from airflow_dlaws.drift.verdict import DriftOutcome, DriftVerdict, lost_rows
+from airflow_dlaws.drift.readiness import lost_rows
+from airflow_dlaws.drift.sequence import Evidence
+from airflow_dlaws.drift.verdict import DriftOutcome, DriftVerdict
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import from_json
 
-FORMAT = "dlaws-drift-state/1"
+FORMAT = "dlaws-drift-state/2"
+
+_PREFIX = "dlaws-drift-state/"
 
 #: SageMaker delivers captured data within minutes; hours cover an outage, and keep the list of keys short.
 LATE_HOURS = 6
@@ -75,8 +80,9 @@ class DriftState:
     files: int = 0
     #: Of files with this model's requests alone: what rows are guessed from.
     bytes: int = 0
-    looks: int = 0
-    #: Traffic after the last look; the next look judges it alone, so months of health cannot dilute a new drift.
+    #: What earlier looks leave for the next: their number, what they spent of alpha, blocks of their counts.
+    evidence: Evidence = field(default_factory=Evidence)
+    #: Traffic after the last look: the next look's window.
     window: TrafficCounts
     #: All traffic, for the record.
     total: TrafficCounts
@@ -84,6 +90,11 @@ class DriftState:
     #: Why the latest assessment gave no verdict; empty once one does.
     doubt: str = ""
     alarm: Alarm | None = None
+
+    @property
+    def looks(self) -> int:
+        """How many looks were taken; inconclusive ones that were not possible are not counted."""
+        return self.evidence.looks
 
 
 @dataclass(frozen=True)
@@ -113,8 +124,17 @@ def parse_state(text: bytes, where: str) -> DriftState:
     except (ValueError, TypeError, KeyError) as error:
         raise SpecificationError(f"{where} holds no drift state: {error!r}; move it away to start anew") from error
     if found != FORMAT:
-        raise SpecificationError(f"{where} is of format {found!r}, this version reads {FORMAT!r}; use another place")
+        raise SpecificationError(f"{where} is of format {found!r}, this version reads {FORMAT!r}; {_way_out(found)}")
     return from_json(DriftState, document)
+
+
+def _way_out(found: object) -> str:
+    if str(found).startswith(_PREFIX):
+        return (
+            "evidence of another version was gathered under another rule and cannot be carried over: move the file "
+            "away, and the captured files of the open hours are read anew"
+        )
+    return "use another place"
 
 
 def told_so_far(state: DriftState) -> str:
@@ -187,16 +207,24 @@ def absorb(
 
 
 def after_look(
-    state: DriftState, verdict: DriftVerdict, *, now: datetime, nothing: TrafficCounts, alarm: Alarm | None = None
+    state: DriftState,
+    verdict: DriftVerdict,
+    evidence: Evidence,
+    *,
+    now: datetime,
+    nothing: TrafficCounts,
+    alarm: Alarm | None = None,
 ) -> DriftState:
     """Return the state after a verdict on `state.window`: the window starts anew, whatever the verdict.
 
+    :param evidence: what `sequence.advance` gave with the verdict.
     :param nothing: counts of no traffic.
     :param alarm: what is now to be told; None keeps the one before.
     """
     effects: dict[str, float] = {}
     for each in verdict.comparisons:
-        effects[each.feature] = max(effects.get(each.feature, 0.0), round(each.effect, 6))
+        if each.measure is Measure.PSI:  # one picture has one scale
+            effects[each.feature] = max(effects.get(each.feature, 0.0), round(each.effect, 6))
     look = Look(
         number=verdict.look,
         at=now,
@@ -209,10 +237,11 @@ def after_look(
     )
     return dataclasses.replace(
         state,
-        looks=verdict.look,
+        evidence=evidence,
         window=nothing,
         history=(*state.history, look)[-MAX_HISTORY:],
-        doubt=verdict.reason if verdict.outcome is DriftOutcome.INCONCLUSIVE else "",
+        # A look that was taken and has seen too little is no fault; one that could not be taken is.
+        doubt=verdict.reason if evidence.looks == state.looks else "",
         alarm=alarm or state.alarm,
     )
 

@@ -20,7 +20,10 @@ from typing import Any
 from airflow_dlaws.drift.capture import count_capture
 from airflow_dlaws.drift.counts import no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
+from airflow_dlaws.drift.readiness import ready_to_look
 from airflow_dlaws.drift.report import DriftReport, as_html, reference_tables, summarise
+from airflow_dlaws.drift.sequence import advance
+from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import (
     LATE_HOURS,
     Alarm,
@@ -33,7 +36,7 @@ from airflow_dlaws.drift.state import (
     parse_state,
     unread,
 )
-from airflow_dlaws.drift.verdict import DriftSettings, DriftVerdict, assess, ready_to_look
+from airflow_dlaws.drift.verdict import DriftVerdict
 from airflow_dlaws.errors import ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.registry.champion import live_model
@@ -182,15 +185,15 @@ class DriftWatch:
         return absorb(state, files, counts, now=now, late_hours=self._late_hours)
 
     def _look(self, state: DriftState, now: datetime) -> DriftState:
-        verdict = assess(self._profile, state.window, state.looks, self._settings)
+        evidence, verdict = advance(self._profile, state.evidence, state.window, self._settings)
         nothing = no_traffic(self._profile)
-        after = after_look(state, verdict, now=now, nothing=nothing)
+        after = after_look(state, verdict, evidence, now=now, nothing=nothing)
         if not verdict.is_drift or cooling_down(state, now, self._cooldown):
             return after
         summary = self._write_report(state, after, verdict, now)
         # The report is there before the state names it; without the commit nobody ever hears of it.
         return after_look(
-            state, verdict, now=now, nothing=nothing, alarm=Alarm(owner=self._owner, at=now, summary=summary)
+            state, verdict, evidence, now=now, nothing=nothing, alarm=Alarm(owner=self._owner, at=now, summary=summary)
         )
 
     def _write_report(

@@ -15,8 +15,9 @@ from airflow_dlaws._compat import (
     Context,
     PokeReturnValue,
 )
+from airflow_dlaws.drift.readiness import unreadable
+from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import DriftState, told_so_far, without_new_drift
-from airflow_dlaws.drift.verdict import DriftSettings, unreadable
 from airflow_dlaws.errors import Inconclusive, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, found_by, watched_model
 from airflow_dlaws.hooks.task import airflow_errors, identity_of

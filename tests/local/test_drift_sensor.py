@@ -105,7 +105,7 @@ def test_drift_is_waited_for_found_and_told(scene):
     context = context_of(task)
     scene.capture("healthy", traffic(1200, 2))
     deferred = waits(sensor, context)
-    assert scene.state["looks"] == 1
+    assert scene.state["evidence"]["looks"] == 1
 
     scene.capture("shifted", traffic(1200, 3, delay=6))
     assert fire(deferred) == {"status": "unread"}
@@ -190,7 +190,7 @@ def test_traffic_that_cannot_be_read_fails_the_task_and_says_why(scene):
     scene.capture("a", capture_file([(1, 2)] * 1500, [0.5] * 1500))
     with pytest.raises(AirflowFailException, match=r"Cannot tell whether flights has drifted.*wrong_column_count 1500"):
         scene.sensor(timeout=0).execute(context_of(RunningTask()))
-    assert scene.state["looks"] == 0
+    assert scene.state["evidence"]["looks"] == 0
 
 
 def store_of(scene):

@@ -24,7 +24,8 @@ from botocore.exceptions import ClientError
 from serving import ROLE, Serving, unique
 from trainer import IMAGE, Trainer, channel
 
-from airflow_dlaws.drift.profile import numeric_profile, parse_profile
+from airflow_dlaws.drift.build import numeric_profile
+from airflow_dlaws.drift.profile import parse_profile
 from airflow_dlaws.jobs.metric_line import metric_regex, parse_line
 from airflow_dlaws.launchers.source import read_source
 from airflow_dlaws.local.demo import mnist

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift.body import Fault
+from airflow_dlaws.drift.build import categorical_profile
 from airflow_dlaws.drift.capture import count_capture, parse_capture
 from airflow_dlaws.drift.counts import count_values, no_traffic
-from airflow_dlaws.drift.profile import categorical_profile
 from airflow_dlaws.jobs.wire import from_json, to_json
 
 ROWS = "10.5,60,A\n3,,B\n"

@@ -7,7 +7,8 @@ from captured_traffic import capture_file, healthy_rows
 
 from airflow_dlaws.drift.capture import count_capture
 from airflow_dlaws.drift.report import DriftReport, DriftSummary, as_html, reference_tables, summarise
-from airflow_dlaws.drift.verdict import DriftSettings, assess
+from airflow_dlaws.drift.settings import DriftSettings
+from airflow_dlaws.drift.verdict import assess
 from airflow_dlaws.jobs.wire import from_json, to_json
 
 
@@ -23,7 +24,7 @@ def report(profile):
         reference_uri="s3://bucket/drift_reference.json",
         written=datetime(2026, 3, 1, tzinfo=UTC),
         settings=DriftSettings(),
-        verdict=assess(profile, window, 0, DriftSettings()),
+        verdict=assess(profile, window, DriftSettings()),
         window=window,
         reference=counts,
         labels=labels,
@@ -71,6 +72,6 @@ def test_no_drift_asks_for_nothing(profile):
     report = DriftReport(
         endpoint_name="flights", variant_name="AllTraffic", model="m", reference_uri="s3://b/k",
         written=datetime(2026, 3, 1, tzinfo=UTC), settings=DriftSettings(), window=window, reference=counts,
-        labels=labels, verdict=assess(profile, window, 0, DriftSettings()), total_rows=1000, history=(),
+        labels=labels, verdict=assess(profile, window, DriftSettings()), total_rows=1000, history=(),
     )  # fmt: skip
     assert "Nothing: the traffic is as the reference." in as_html(report, profile)

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from airflow_dlaws.drift.capture import count_capture
 from airflow_dlaws.drift.counts import no_traffic
+from airflow_dlaws.drift.readiness import ready_to_look
+from airflow_dlaws.drift.sequence import advance
+from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import (
     Alarm,
     CaptureFile,
@@ -19,7 +22,6 @@ from airflow_dlaws.drift.state import (
     unread,
     worth_reading,
 )
-from airflow_dlaws.drift.verdict import DriftSettings, assess, ready_to_look
 from airflow_dlaws.jobs.wire import from_json, to_json
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
@@ -85,8 +87,8 @@ def test_a_look_starts_a_new_window_and_keeps_the_total(profile):
     counts = count_capture(profile, capture_file(*healthy_rows(1000, seed=2)))
     state = absorb(new_state(profile, None), [file(11)], counts, now=NOW)
     assert ready_to_look(state.window, DriftSettings())
-    verdict = assess(profile, state.window, state.looks, DriftSettings())
-    after = after_look(state, verdict, now=NOW, nothing=no_traffic(profile))
+    evidence, verdict = advance(profile, state.evidence, state.window, DriftSettings())
+    after = after_look(state, verdict, evidence, now=NOW, nothing=no_traffic(profile))
     assert (after.looks, after.window.rows, after.total.rows) == (1, 0, 1000)
     assert after.history[0].effects.keys() == {"delay", "temp", "carrier", "prediction"}
     assert not ready_to_look(after.window, DriftSettings(min_rows=1))
@@ -95,8 +97,8 @@ def test_a_look_starts_a_new_window_and_keeps_the_total(profile):
 def test_unreadable_traffic_does_not_wait_forever_for_rows(profile):
     state = absorb(new_state(profile, None), [file(11)], count_capture(profile, b"junk\n" * 1000), now=NOW)
     assert ready_to_look(state.window, DriftSettings())
-    verdict = assess(profile, state.window, state.looks, DriftSettings())
-    after = after_look(state, verdict, now=NOW, nothing=no_traffic(profile))
+    evidence, verdict = advance(profile, state.evidence, state.window, DriftSettings())
+    after = after_look(state, verdict, evidence, now=NOW, nothing=no_traffic(profile))
     assert (after.looks, after.window.rows) == (0, 0)
     assert "bad_json 1000" in after.doubt
 
@@ -135,7 +137,7 @@ def test_drift_just_told_is_not_told_again(profile):
 def test_the_state_survives_json(profile):
     counts = count_capture(profile, capture_file(*healthy_rows(1000, seed=2, delay=9)))
     state = absorb(new_state(profile, NOW), [CaptureFile("2026/03/01/12/a", 5, NOW)], counts, now=NOW)
-    verdict = assess(profile, state.window, 0, DriftSettings())
+    evidence, verdict = advance(profile, state.evidence, state.window, DriftSettings())
     alarm = Alarm(owner="task", at=NOW, summary={"features": [{"name": "delay"}]})
-    state = after_look(state, verdict, now=NOW, nothing=no_traffic(profile), alarm=alarm)
+    state = after_look(state, verdict, evidence, now=NOW, nothing=no_traffic(profile), alarm=alarm)
     assert from_json(DriftState, json.loads(json.dumps(to_json(state)))) == state

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift.statistics import (
-    alpha_of_look,
     chi_square_tail,
     exact_two_sided,
     exact_upper_tail,
@@ -96,8 +95,3 @@ def test_holm_rejects_at_least_what_bonferroni_rejects(p_values):
 
 def test_holm_of_a_known_example():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-
-
-def test_all_looks_together_spend_alpha_and_no_more():
-    spent = sum(alpha_of_look(0.05, look) for look in range(1, 100_000))
-    assert 0.0499 < spent < 0.05

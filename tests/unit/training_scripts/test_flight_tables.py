@@ -12,7 +12,7 @@ import torch
 import measures
 import preprocessing
 import tables
-from airflow_dlaws.drift.profile import quantile_edges
+from airflow_dlaws.drift.cells import quantile_edges
 from airflow_dlaws.evaluation.metrics import auc as plain_auc
 from airflow_dlaws.jobs.metric_line import parse_line
 from sm_runtime import optimizers, package

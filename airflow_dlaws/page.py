@@ -27,6 +27,14 @@ table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:
 td,th{padding:.32rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{font-weight:600;background:var(--soft)}.good{color:#00845f}.bad{color:#c8371a}.warn{color:#b37400}
 svg{width:100%;height:auto;font-size:11px}svg text{fill:var(--muted)}svg .grid{stroke:var(--line)}
+.tiles{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0 0}
+.tile{flex:1 1 150px;border:1px solid var(--line);border-radius:8px;padding:.55rem .8rem}
+.tile b{display:block;font-size:1.25rem;line-height:1.35;font-variant-numeric:tabular-nums}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(370px,1fr));gap:.9rem}
+.card{border:1px solid var(--line);border-radius:8px;padding:.7rem .9rem;min-width:0}
+h3{font-size:1rem;margin:1.2rem 0 .4rem;overflow-wrap:anywhere}.card h3{margin:0}
+.card p{margin:.15rem 0 .4rem;font-size:.9rem}
+td{overflow-wrap:anywhere}summary{cursor:pointer;margin:.8rem 0;color:var(--muted)}
 .key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .35em 0 1em;vertical-align:-.05em}
 """
 
@@ -62,6 +70,11 @@ def section(heading: str, *parts: str) -> str:
     return f"<section><h2>{escape(heading)}</h2>{''.join(parts)}</section>"
 
 
+def subheading(text: str) -> str:
+    """Return a heading inside a section or a box."""
+    return f"<h3>{escape(text)}</h3>"
+
+
 def paragraph(text: str, *, tone: str = "") -> str:
     """Return a paragraph of plain text."""
     return f'<p class="{escape(tone)}">{escape(text)}</p>'
@@ -72,6 +85,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(show(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Return the few figures a reader looks for first: (what, value, remark)."""
+    boxes = (
+        f'<div class="tile"><span class="muted">{escape(what)}</span><b>{escape(value)}</b>'
+        f'<span class="muted">{escape(remark)}</span></div>'
+        for what, value, remark in rows
+    )
+    return f'<div class="tiles">{"".join(boxes)}</div>'
+
+
+def cards(parts: Iterable[str]) -> str:
+    """Return boxes of HTML side by side, as many as there is room for."""
+    return f'<div class="cards">{"".join(f"""<div class="card">{part}</div>""" for part in parts)}</div>'
+
+
+def folded(summary: str, *parts: str) -> str:
+    """Return HTML that shows after a click on `summary`; needs no script."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
 
 
 def show(value: object) -> str:

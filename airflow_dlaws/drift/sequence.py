@@ -62,6 +62,17 @@ def advance(
     return after, _persistent(verdict, beyond, settings)
 
 
+def judged_together(before: Evidence, window: TrafficCounts, windows: int) -> TrafficCounts:
+    """Return the counts that a verdict over the last `windows` windows is about.
+
+    :param before: the evidence before the look.
+    :param windows: `DriftVerdict.windows`: 1, or a length whose block ends with this window.
+    """
+    for block in before.blocks[: windows.bit_length() - 1]:
+        window = block + window
+    return window
+
+
 def _stretches(
     blocks: tuple[TrafficCounts, ...], window: TrafficCounts, look: int, longest: int
 ) -> tuple[dict[int, TrafficCounts], tuple[TrafficCounts, ...]]:

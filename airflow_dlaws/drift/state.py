@@ -53,6 +53,9 @@ class Look:
     #: The largest effect of each watched feature.
     effects: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    #: How many windows the verdict is about, and what the look spent of alpha.
+    windows: int = 1
+    alpha_spent: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +237,8 @@ def after_look(
         last=state.window.last,
         effects=effects,
         reason=verdict.reason,
+        windows=verdict.windows,
+        alpha_spent=verdict.alpha_spent,
     )
     return dataclasses.replace(
         state,

@@ -21,8 +21,9 @@ from airflow_dlaws.drift.capture import count_capture
 from airflow_dlaws.drift.counts import no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
 from airflow_dlaws.drift.readiness import ready_to_look
-from airflow_dlaws.drift.report import DriftReport, as_html, reference_tables, summarise
-from airflow_dlaws.drift.sequence import advance
+from airflow_dlaws.drift.report import DriftReport, reference_tables, summarise
+from airflow_dlaws.drift.report_page import as_html
+from airflow_dlaws.drift.sequence import advance, judged_together
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import (
     LATE_HOURS,
@@ -209,7 +210,8 @@ class DriftWatch:
             written=now,
             settings=self._settings,
             verdict=verdict,
-            window=state.window,
+            # What the verdict is about, not the last window alone.
+            window=judged_together(state.evidence, state.window, verdict.windows),
             reference=reference,
             labels=labels,
             total_rows=state.total.rows,

@@ -184,7 +184,12 @@ def test_the_model_serves_the_images_it_has_not_seen(
     assert error < 2 * trials.reported(trained["TrainingJobName"])[-1]["validation:error"]
     lines = [",".join(map(str, image)) for image in pixels[:5].reshape(5, 784).tolist()]
     served = serving.invoke(endpoint, "\n".join(lines).encode(), "text/csv")["Body"].decode().splitlines()
-    assert served == [f"{row['digit']},{row['probability']:.6f}" for row in answer[:5]]
+    told = [[row["probability"], *row["probabilities"]] for row in answer[:5]]
+    expected = [
+        [str(row["digit"]), *(f"{chance:.6f}" for chance in chances)]
+        for row, chances in zip(answer, told, strict=False)
+    ]
+    assert [line.split(",") for line in served] == expected
     with pytest.raises(ClientError, match="row 2 has 783 values") as caught:
         serving.invoke(endpoint, f"{lines[0]}\n{lines[1].partition(',')[2]}".encode(), "text/csv")
     assert caught.value.response["OriginalStatusCode"] == 400

@@ -176,9 +176,8 @@ def test_the_speaker_model_answers_behind_an_endpoint(speaker: Run, sounds: dict
         with torch.inference_mode():
             chances = model(torch.from_numpy(frames)[None], torch.tensor([len(frames)])).softmax(dim=1)[0]
         assert row["speaker"] == int(chances.argmax())
-        assert row["probability"] == pytest.approx(float(chances.max()), abs=1e-5), (
-            "whatever it was asked together with"
-        )
+        assert row["probabilities"] == pytest.approx(chances.tolist(), abs=1e-5), "whatever it was asked together with"
+        assert row["probability"] == max(row["probabilities"])
     stated[1]["features"]["length"] += 1
     with pytest.raises(ClientError, match="utterance 2: length is stated as") as caught:
         serving.invoke(endpoint, json.dumps({"instances": stated}).encode(), "application/json")

@@ -12,8 +12,9 @@ An utterance is a list of 1 to 200 frames, a frame 12 LPC cepstrum coefficients.
     {"instances": [{"frames": [[1.86, ...], ...], "features": {"length": 20, "cepstrum_1": 1.54, ...}}, ...]}
 
 `features` are what a drift sensor watches: the number of frames and the mean of each cepstrum, as describe() has them.
-They are optional, and checked where they are sent. The answer is {"predictions": [{"speaker": 3, "probability": 0.98},
-...]}, speakers counted from 0. ValueError means that the request is at fault; the message names the utterance.
+They are optional, and checked where they are sent. The answer is {"predictions": [{"speaker": 3, "probability": 0.98,
+"probabilities": [p0, ..., p8]}, ...]}, speakers counted from 0. ValueError means that the request is at fault; the
+message names the utterance.
 """
 
 import json
@@ -27,6 +28,9 @@ CEPSTRA, SPEAKERS, LONGEST = 12, 9, 200
 CHUNK = 250
 #: A stated feature may differ from ours by what a client's rounding makes of it.
 ROUNDING = 1e-3
+NAMES = [str(speaker) for speaker in range(SPEAKERS)]
+#: Of a probability in an answer.
+DECIMALS = 6
 FEATURES = ["length", *(f"cepstrum_{number}" for number in range(1, CEPSTRA + 1))]
 
 
@@ -90,9 +94,9 @@ def predict(model: Network, body: bytes, content_type: str) -> tuple[bytes, str]
     utterances = [to_frames(number, item) for number, item in enumerate(read_json(body), start=1)]
     lengths = torch.tensor([len(frames) for frames in utterances])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(frames) for frames in utterances], batch_first=True)
-    chances, speakers = logits(model, padded, lengths).softmax(dim=1).max(dim=1)
-    pairs = zip(speakers.tolist(), chances.tolist(), strict=True)
-    predictions = [{"speaker": speaker, "probability": round(chance, 6)} for speaker, chance in pairs]
+    chances = logits(model, padded, lengths).softmax(dim=1).numpy().round(DECIMALS)
+    answers = zip(chances.argmax(axis=1).tolist(), chances.tolist(), strict=True)
+    predictions = [{"speaker": place, "probability": each[place], "probabilities": each} for place, each in answers]
     return json.dumps({"predictions": predictions}).encode(), kind
 
 

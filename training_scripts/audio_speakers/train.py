@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 import inference
 import sm_runtime
 import utterances
-from sm_runtime import gadam, optimizers, options, package
+from sm_runtime import drift_profile, gadam, optimizers, options, package
 
 
 def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
@@ -84,6 +84,18 @@ def ask(network: torch.nn.Module, held_out: utterances.Utterances) -> torch.Tens
     return inference.logits(network, held_out.frames.to(device), held_out.lengths).cpu()
 
 
+def drift_reference(data: utterances.Utterances, chances: np.ndarray, labels: np.ndarray) -> dict:
+    """Profile what describe() tells of the training utterances, and the answers (n x 9) to held-out ones."""
+    described = np.array([[*inference.describe(frames).values()] for frames in data.spoken])
+    return drift_profile.document(
+        rows=len(data),
+        feature_order=inference.FEATURES,
+        features=[drift_profile.numeric(*pair) for pair in zip(inference.FEATURES, described.T, strict=True)],
+        representation=[drift_profile.pca("pca", inference.FEATURES, described)],
+        **drift_profile.classifier(chances, inference.NAMES, labels),
+    )
+
+
 def write_model(args, group, network, outcome: sm_runtime.Outcome, data, held_out) -> None:
     """Write all that serves, watches and explains the model, together."""
     metrics, files = outcome.history[-1], {"train": data.files, "validation": held_out.files}
@@ -92,11 +104,7 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, data, held_ou
         files["test"] = test.files
         metrics = metrics | measure("test", network, test)
         sm_runtime.report({name: value for name, value in metrics.items() if name.startswith("test:")})
-    described = [inference.describe(frames) for frames in data.spoken]
-    profiles = [
-        package.numeric_profile(name, np.array([row[name] for row in described])) for name in inference.FEATURES
-    ]
-    chances = ask(network, held_out).softmax(dim=1).amax(dim=1).numpy().round(6)
+    chances = ask(network, held_out).softmax(dim=1).numpy().round(inference.DECIMALS)
     features = [{"name": name, "kind": "numeric"} for name in inference.FEATURES]
     package.write(
         args.model_dir,
@@ -120,9 +128,7 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, data, held_ou
             processes=group.size,
             device=group.device.type,
         ),
-        drift_reference=package.drift_reference(
-            rows=len(data), feature_order=inference.FEATURES, features=profiles, prediction=chances
-        ),
+        drift_reference=drift_reference(data, chances, held_out.labels.numpy()),
         output=args.output_dir,
     )
 

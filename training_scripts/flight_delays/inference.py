@@ -18,6 +18,9 @@ import pathlib
 import numpy as np
 import torch
 
+#: Decimals of a probability in an answer.
+DIGITS = 8
+
 
 class Encoder:
     """Turns columns of text into the network's inputs, by what was learned from the training rows.
@@ -110,8 +113,8 @@ def predict(model: Model, body: bytes, content_type: str) -> tuple[bytes, str]:
     rows = readers[kind](body, model.features)
     probabilities = model.probabilities(dict(zip(model.features, zip(*rows, strict=True), strict=True)))
     if kind == "application/json":
-        return json.dumps({"predictions": [round(float(value), 8) for value in probabilities]}).encode(), kind
-    return "".join(f"{value:.8f}\n" for value in probabilities).encode(), kind
+        return json.dumps({"predictions": [round(float(value), DIGITS) for value in probabilities]}).encode(), kind
+    return "".join(f"{value:.{DIGITS}f}\n" for value in probabilities).encode(), kind
 
 
 def read_csv(body: bytes, features: list[str]) -> list[list[str]]:

@@ -1,10 +1,10 @@
-"""What the encoder of inference.py needs, learned from the training rows."""
+"""What the encoder of inference.py needs, and what the drift sensor watches, learned from the training rows."""
 
 import numpy as np
 
 import inference
 import tables
-from sm_runtime import package
+from sm_runtime import drift_profile
 
 #: Inner edges a number is cut at, for the network.
 NUMBER_BINS = 16
@@ -28,15 +28,27 @@ def learn_number(name: str, rows: tables.Table) -> dict:
     known = values[~np.isnan(values)]
     if not len(known):
         raise SystemExit(f"{name} is missing in all {len(rows)} training rows: leave the column out")
-    edges = [known.min(), *package.quantile_edges(known, NUMBER_BINS), known.max()]
+    edges = [known.min(), *drift_profile.quantile_edges(known, NUMBER_BINS), known.max()]
     return {"mean": float(known.mean()), "edges": [float(edge) for edge in np.unique(edges)]}
 
 
-def profiles(rows: tables.Table, numeric: dict) -> list[dict]:
-    """Return the drift profile of each feature, in order."""
-    return [
-        package.numeric_profile(name, inference.to_numbers(name, values))
-        if name in numeric
-        else package.categorical_profile(name, values)
+def drift_reference(rows: tables.Table, numeric: dict, scores: np.ndarray, labels: np.ndarray) -> dict:
+    """Profile the training rows, and the probabilities (n, rounded as the handler answers them) of held-out rows.
+
+    :param labels: what the held-out rows came to (n, 0 or 1).
+    """
+    numbers = {name: inference.to_numbers(name, rows.columns[name]) for name in numeric}
+    features = [
+        drift_profile.numeric(name, numbers[name]) if name in numbers else drift_profile.categorical(name, values)
         for name, values in rows.columns.items()
     ]
+    together = len(numbers) >= 2 and len(rows) >= 4
+    return drift_profile.document(
+        rows=len(rows),
+        feature_order=list(rows.columns),
+        features=features,
+        representation=[drift_profile.pca("pca", list(numbers), np.stack([*numbers.values()], axis=1))]
+        if together
+        else [],
+        **drift_profile.classifier(scores.round(inference.DIGITS), ["0", "1"], labels.astype(int)),
+    )

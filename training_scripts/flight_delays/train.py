@@ -76,7 +76,8 @@ def main() -> int:
         outcome = sm_runtime.fit(plan, group, task, checkpoint_dir=args.checkpoint_dir, hosts=len(environment.hosts))
         if outcome.finished and group.first:
             card = model_card(args, group, rows, held_out, outcome.history, time.monotonic() - started)
-            write_model(args, outcome.weights, learned, rows, score(network, probe), card)
+            reference = preprocessing.drift_reference(rows, learned["numeric"], score(network, probe), held_out.labels)
+            write_model(args, outcome.weights, learned, rows, reference, card)
     return outcome.exit_code
 
 
@@ -124,7 +125,7 @@ def model_card(args, group, kept: tables.Table, held_out: tables.Table, history:
     )
 
 
-def write_model(args, weights: dict, learned: dict, rows: tables.Table, scores: np.ndarray, card: dict) -> None:
+def write_model(args, weights: dict, learned: dict, rows: tables.Table, reference: dict, card: dict) -> None:
     """Write all that serves, watches and explains the model, together."""
     kinds = {name: "numeric" if name in learned["numeric"] else "categorical" for name in rows.columns}
     package.write(
@@ -138,12 +139,7 @@ def write_model(args, weights: dict, learned: dict, rows: tables.Table, scores: 
             "content_types": ["text/csv", "application/json"],
         },
         model_card=card,
-        drift_reference=package.drift_reference(
-            rows=len(rows),
-            feature_order=list(rows.columns),
-            features=preprocessing.profiles(rows, learned["numeric"]),
-            prediction=scores,
-        ),
+        drift_reference=reference,
         output=args.output_dir,
     )
 

@@ -12,8 +12,9 @@ An image is 784 numbers from 0 (paper) to 255 (ink), row by row from the top lef
     application/json   {"instances": [[...], ...]}
     application/x-npy  an array (numpy.save) of n x 784 or n x 28 x 28; reading it costs nothing beside text
 
-The answer to CSV is `digit,probability` a line, to the others {"predictions": [{"digit": 7, "probability": 0.98},
-...]}. ValueError means that the request is at fault; the message names the row.
+The answer to CSV is `digit,probability,p0,...,p9` a line, to the others {"predictions": [{"digit": 7, "probability":
+0.98, "probabilities": [p0, ..., p9]}, ...]}: the digit, its probability, and that of each digit, which a drift sensor
+watches. ValueError means that the request is at fault; the message names the row.
 """
 
 import io
@@ -25,6 +26,9 @@ import torch
 
 SIDE, DIGITS = 28, 10
 PIXELS = SIDE * SIDE
+NAMES = [str(digit) for digit in range(DIGITS)]
+#: Of a probability in an answer.
+DECIMALS = 6
 #: Images that go through the network together: all of a large request would take gigabytes.
 CHUNK = 250
 #: Mean and standard deviation of the training images' pixels, which the network sees as 0 and 1.
@@ -73,11 +77,12 @@ def predict(model: Network, body: bytes, content_type: str) -> tuple[bytes, str]
     if kind not in readers:
         raise ValueError(f"content type {content_type!r} is unknown: send {', '.join(readers)}")
     pixels = check_range(readers[kind](body))
-    chances, digits = logits(model, torch.from_numpy(pixels.reshape(-1, SIDE, SIDE))).softmax(dim=1).max(dim=1)
-    pairs = list(zip(digits.tolist(), chances.tolist(), strict=True))
+    chances = logits(model, torch.from_numpy(pixels.reshape(-1, SIDE, SIDE))).softmax(dim=1).numpy().round(DECIMALS)
+    answers = list(zip(chances.argmax(axis=1).tolist(), chances.tolist(), strict=True))
     if kind == "text/csv":
-        return "".join(f"{digit},{chance:.6f}\n" for digit, chance in pairs).encode(), kind
-    predictions = [{"digit": digit, "probability": round(chance, 6)} for digit, chance in pairs]
+        rows = [f"{digit},{','.join(f'{p:.{DECIMALS}f}' for p in [each[digit], *each])}\n" for digit, each in answers]
+        return "".join(rows).encode(), kind
+    predictions = [{"digit": digit, "probability": each[digit], "probabilities": each} for digit, each in answers]
     return json.dumps({"predictions": predictions}).encode(), "application/json"
 
 

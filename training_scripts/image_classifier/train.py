@@ -18,16 +18,16 @@ import os
 import pathlib
 import sys
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 import images
 import inference
 import sm_runtime
-from sm_runtime import gadam, optimizers, options, package
+from sm_runtime import drift_profile, gadam, optimizers, options, package
 
-#: Rows and columns of the pixels that the drift reference watches: a grid over where digits are written.
+#: Rows and columns of the pixels that the drift reference watches one by one: a grid over where digits are written. The
+#: principal components watch all of them together.
 WATCHED = (6, 11, 16, 21)
 
 
@@ -63,6 +63,7 @@ def main() -> int:
         group.must_agree("images", [data.files, held_out.files])
         gadam.seed_member(plan, group)
         network = inference.Network(args.width, args.dropout)
+        watched = watch(data) if group.first else {}
         task = sm_runtime.Task(
             model=network,
             optimizer=optimizers.from_options(args),
@@ -71,7 +72,7 @@ def main() -> int:
             # The learning rate is constant: nothing but the length of the run depends on the epochs.
             identity={**options.identity(args, leave_out=["epochs"]), "data": [data.files, held_out.files]},
             validate=lambda model: measure("validation", model, held_out),
-            write=lambda weights, history: write_model(args, group, network, weights, history, data, held_out),
+            write=lambda weights, history: write_model(args, group, network, weights, history, data, held_out, watched),
         )
         task = gadam.breed(task, plan, group)
         try:
@@ -121,25 +122,28 @@ def pixel_name(row: int, column: int) -> str:
     return f"pixel_{row}_{column}"
 
 
-def drift_reference(data: images.Images, chances: np.ndarray) -> dict:
-    """Profile pixels of the training images, and the probability of the digit chosen for each held-out image.
+def watch(data: images.Images) -> dict:
+    """Profile the training images: some pixels, and how well principal components of all pixels explain an image.
 
-    The columns are those of a request: pixels. Of 784 tests many would fire by chance or ask for very many rows; a grid
-    of 16 tells paper from ink and where it is.
+    The columns of a request are pixels. Of 784 tests many would ask for very many rows; a grid of 16 tells paper from
+    ink and where it is, and what no single pixel shows, such as noise, the components cannot explain.
     """
     side = range(images.SIDE)
+    order = [pixel_name(row, column) for row in side for column in side]
     watched = [(row, column) for row in WATCHED for column in WATCHED]
-    return package.drift_reference(
-        rows=len(data),
-        feature_order=[pixel_name(row, column) for row in side for column in side],
-        features=[package.numeric_profile(pixel_name(*at), data.pixels[:, *at].astype(float)) for at in watched],
-        prediction=chances.round(6),  # as the handler answers them
-    )
+    return {
+        "rows": len(data),
+        "feature_order": order,
+        "features": [drift_profile.numeric(pixel_name(*at), data.pixels[:, *at]) for at in watched],
+        "representation": [drift_profile.pca("pca", order, data.pixels.reshape(len(data), -1), one_scale=True)],
+    }
 
 
-def write_model(args, group, network, weights: dict, history: list[dict], data, held_out) -> None:
+def write_model(args, group, network, weights: dict, history: list[dict], data, held_out, watched: dict) -> None:
     """Write all that serves, watches and explains the model, together."""
-    reference = drift_reference(data, ask(network, held_out).softmax(dim=1).amax(dim=1).numpy())
+    chances = ask(network, held_out).softmax(dim=1).numpy().round(inference.DECIMALS)
+    answered = drift_profile.classifier(chances, inference.NAMES, held_out.labels)
+    reference = drift_profile.document(**watched, **answered)
     package.write(
         args.model_dir,
         weights,

@@ -4,25 +4,21 @@
     code/inference.py      the handler that training_scripts/serve.py serves
     input_schema.json      label, features in the order of a request, content types
     model_card.json        data with digests, metrics, hyperparameters, seed, processes, device, versions
-    drift_reference.json   what the traffic of a healthy model looks like; airflow_dlaws/drift/profile.py has the format
+    drift_reference.json   what the traffic of a healthy model looks like, as drift_profile.py builds it
     NAME.json              whatever else the handler needs to build the network
 
 model_card.json, drift_reference.json and metrics.json also go to the job's output, where the registry finds them.
 """
 
-import datetime
 import hashlib
 import json
 import pathlib
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-
-#: Ten bins: the thresholds of the population stability index assume them.
-DRIFT_BINS = 10
 
 
 def digest(path: pathlib.Path) -> str:
@@ -92,60 +88,6 @@ def model_card(
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         **more,
     }
-
-
-def drift_reference(
-    *, rows: int, feature_order: Sequence[str], features: Sequence[Mapping], prediction: np.ndarray | None
-) -> dict:
-    """Return the reference.
-
-    :param rows: how many rows the features were profiled on.
-    :param feature_order: the columns of a request.
-    :param features: profiles of the columns to watch, of `numeric_profile` and `categorical_profile`.
-    :param prediction: the model's scores of held-out rows, as its handler answers them.
-    """
-    return {
-        "format": "dlaws-drift-reference/1",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(),
-        "rows": rows,
-        "feature_order": list(feature_order),
-        "features": list(features),
-        "prediction": None if prediction is None else numeric_profile("prediction", prediction),
-    }
-
-
-def numeric_profile(name: str, values: np.ndarray, bins: int = DRIFT_BINS) -> dict:
-    """Count numbers (NaN is missing) between the edges of about equally filled bins."""
-    known = values[~np.isnan(values)]
-    edges = quantile_edges(known, bins)
-    return {
-        "name": name,
-        "kind": "numeric",
-        "edges": edges,
-        "counts": np.bincount(np.digitize(known, edges), minlength=len(edges) + 1).tolist(),
-        "missing": len(values) - len(known),
-        "low": float(known.min()) if len(known) else None,
-        "high": float(known.max()) if len(known) else None,
-    }
-
-
-def categorical_profile(name: str, values: Sequence[str]) -> dict:
-    """Count categories; the empty text is missing."""
-    found, counts = np.unique([value.strip() for value in values], return_counts=True)
-    known = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    missing = known.pop("", 0)
-    return {"name": name, "kind": "categorical", "counts": known, "missing": missing}
-
-
-def quantile_edges(known: np.ndarray, bins: int) -> list[float]:
-    """Return inner edges of about equally filled bins, each halfway between two values that occur."""
-    values, counts = np.unique(known, return_counts=True)
-    edges, filled = [], 0
-    for value, following, seen in zip(values, values[1:], np.cumsum(counts), strict=False):
-        if (seen - filled) * bins >= len(known):
-            edges.append(float(value / 2 + following / 2))
-            filled = seen
-    return edges
 
 
 def _write_json(path: pathlib.Path, document: Mapping) -> None:

@@ -21,7 +21,7 @@ import baseline
 import inference
 import sm_runtime
 import snippets
-from sm_runtime import gadam, optimizers, options, package
+from sm_runtime import drift_profile, gadam, optimizers, options, package
 
 
 def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
@@ -105,6 +105,19 @@ def measure_test(args, network, vocabulary: list[str], data, held_out, test: sni
     return metrics
 
 
+def drift_reference(vocabulary: list[str], held_out: snippets.Snippets, ratings: np.ndarray) -> dict:
+    """Profile held-out texts and the ratings (n) given to them: training texts have hardly a word that is unknown."""
+    places = {word: place for place, word in enumerate(vocabulary, start=inference.UNKNOWN + 1)}
+    described = np.array([[*inference.describe(places, text).values()] for text in held_out.texts])
+    return drift_profile.document(
+        rows=len(held_out),
+        feature_order=inference.FEATURES,
+        features=[drift_profile.numeric(*pair) for pair in zip(inference.FEATURES, described.T, strict=True)],
+        representation=[drift_profile.pca("pca", inference.FEATURES, described)],
+        **drift_profile.regressor(ratings.round(6)),
+    )
+
+
 def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: dict, data, held_out) -> None:
     """Write all that serves, watches and explains the model, together."""
     vocabulary = documents["vocabulary"]
@@ -113,12 +126,6 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: di
         test = snippets.read(args.test)
         files["test"] = test.files
         metrics = metrics | measure_test(args, network, vocabulary, data, held_out, test)
-    places = {word: place for place, word in enumerate(vocabulary, start=inference.UNKNOWN + 1)}
-    # Of held-out texts: a training text has hardly a word that training has not seen.
-    described = [inference.describe(places, text) for text in held_out.texts]
-    profiles = [
-        package.numeric_profile(name, np.array([row[name] for row in described])) for name in inference.FEATURES
-    ]
     package.write(
         args.model_dir,
         outcome.weights,
@@ -141,12 +148,7 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: di
             processes=group.size,
             device=group.device.type,
         ),
-        drift_reference=package.drift_reference(
-            rows=len(held_out),
-            feature_order=inference.FEATURES,
-            features=profiles,
-            prediction=ask(network, *held_out.encode(vocabulary)).numpy().round(6),
-        ),
+        drift_reference=drift_reference(vocabulary, held_out, ask(network, *held_out.encode(vocabulary)).numpy()),
         output=args.output_dir,
     )
 

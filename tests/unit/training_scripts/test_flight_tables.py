@@ -12,10 +12,9 @@ import torch
 import measures
 import preprocessing
 import tables
-from airflow_dlaws.drift.cells import quantile_edges
 from airflow_dlaws.evaluation.metrics import auc as plain_auc
 from airflow_dlaws.jobs.metric_line import parse_line
-from sm_runtime import optimizers, package
+from sm_runtime import optimizers
 
 
 def write(path: Path, *lines: str) -> None:
@@ -86,13 +85,6 @@ def test_log_loss_of_a_coin_is_one_bit() -> None:
 def test_reported_metrics_are_read_by_the_operator(capsys: pytest.CaptureFixture[str]) -> None:
     measures.report({"epoch": 2, "validation:loss": 0.25, "validation:auc": float("nan")})
     assert parse_line(capsys.readouterr().out) == {"epoch": 2, "validation:loss": 0.25}
-
-
-@pytest.mark.parametrize("bins", [2, 10, 16])
-def test_bins_are_those_of_the_drift_package(bins: int) -> None:
-    generator = np.random.default_rng(2)
-    for values in (generator.normal(size=999), generator.poisson(1.5, 700).astype(float), np.zeros(50)):
-        assert package.quantile_edges(values, bins) == pytest.approx(list(quantile_edges(values.tolist(), bins)))
 
 
 def prepared(columns: dict[str, list[str]], categorical: str) -> dict:

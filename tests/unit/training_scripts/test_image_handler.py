@@ -37,17 +37,24 @@ def predictions(model: Any, body: bytes, kind: str) -> list[dict[str, float]]:
     return list(json.loads(answer)["predictions"])
 
 
-def test_each_line_of_csv_gets_a_digit_and_its_probability(model: Any) -> None:
+def test_each_line_of_csv_gets_a_digit_its_probability_and_that_of_each_digit(model: Any) -> None:
     answer, kind = inference.predict(model, csv(PIXELS) + b"\r\n", "text/csv; charset=utf-8")
     assert kind == "text/csv"
     rows = [line.split(",") for line in answer.decode().splitlines()]
     assert len(rows) == 3
-    assert all(digit in set("0123456789") and 0.1 <= float(chance) <= 1 for digit, chance in rows)
+    for digit, chance, *chances in rows:
+        assert len(chances) == 10
+        assert 0.1 <= float(chance) <= 1
+        assert chances[int(digit)] == chance == max(chances)
+        assert sum(map(float, chances)) == pytest.approx(1, abs=1e-5)
 
 
 def test_csv_json_and_arrays_mean_the_same(model: Any) -> None:
     lines = inference.predict(model, csv(PIXELS), "text/csv")[0].decode().splitlines()
-    expected = [{"digit": int(row[0]), "probability": float(row[1])} for row in (line.split(",") for line in lines)]
+    rows = [line.split(",") for line in lines]
+    expected = [
+        {"digit": int(row[0]), "probability": float(row[1]), "probabilities": [*map(float, row[2:])]} for row in rows
+    ]
     documents = [PIXELS.tolist(), {"instances": PIXELS.astype(float).tolist()}]
     bodies = [(json.dumps(document).encode(), "application/json") for document in documents]
     arrays = [PIXELS, PIXELS.reshape(3, 28, 28), PIXELS.astype(np.float64)]

@@ -1,4 +1,4 @@
-"""The files that belong to a model: profiles as the drift package makes them, and files that are whole."""
+"""The files that belong to a model are whole, also where they are written again."""
 
 from __future__ import annotations
 
@@ -6,34 +6,20 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from airflow_dlaws.drift import profile
-from sm_runtime import package
-
-
-@pytest.mark.parametrize("kind", ["normal", "poisson", "constant"])
-def test_a_profile_is_the_one_that_the_drift_package_makes(kind: str) -> None:
-    generator = np.random.default_rng(1)
-    values = {
-        "normal": generator.normal(size=501),
-        "poisson": generator.poisson(1.5, 700).astype(float),
-        "constant": np.zeros(50),
-    }[kind]
-    values[3] = np.nan
-    ours, theirs = package.numeric_profile("x", values), profile.numeric_profile("x", values.tolist())
-    assert ours["edges"] == pytest.approx(list(theirs.edges))
-    assert {**ours, "edges": 0} == {**theirs.document(), "edges": 0}
-    texts = ["a", " b", "", "a"]
-    assert package.categorical_profile("y", texts) == profile.categorical_profile("y", texts).document()
+from sm_runtime import drift_profile, package
 
 
 def test_a_model_is_written_whole_and_again_over_itself(tmp_path: Path) -> None:
     handler = tmp_path / "handler.py"
     handler.write_text("def load(): ...\n")
-    reference = package.drift_reference(
-        rows=3, feature_order=["x"], features=[package.numeric_profile("x", np.arange(3.0))], prediction=np.arange(2.0)
+    reference = drift_profile.document(
+        rows=3,
+        feature_order=["x"],
+        features=[drift_profile.numeric("x", np.arange(3.0))],
+        **drift_profile.regressor(np.arange(2.0)),
     )
     card = package.model_card(
         model="m", label="y", data={}, metrics={"loss": 1.0}, hyperparameters={}, seed=1, processes=2, device="cpu", x=5

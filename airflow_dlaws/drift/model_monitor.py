@@ -23,21 +23,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from airflow_dlaws.drift.profile import (
-    PREDICTION,
-    CategoricalProfile,
-    FeatureProfile,
-    NumericProfile,
-    ReferenceProfile,
-)
+from airflow_dlaws.drift.cells import DEFAULT_CELLS, CategoricalProfile, FeatureProfile, NumericProfile
+from airflow_dlaws.drift.profile import PREDICTION, ReferenceProfile
 from airflow_dlaws.drift.values import category_of
 from airflow_dlaws.errors import SpecificationError
 
 #: The only version of the schema; the prebuilt container writes 0.0, the documentation 0.
 VERSION = 0.0
-
-#: Cells of a number read from a sketch: its values are precise to 1/1000 of the rows, finer cells would be noise.
-SKETCH_CELLS = 128
 
 #: The prebuilt container always writes ten; the documentation says that this cannot be configured.
 _PREBUILT_BUCKETS = 10
@@ -79,7 +71,7 @@ def read_baseline(
         rows=rows,
         feature_order=tuple(found),
         features=tuple(each for each in found.values() if not isinstance(each, str)),
-        prediction=_renamed(score) if isinstance(score, NumericProfile) else None,
+        outputs=(_renamed(score),) if isinstance(score, NumericProfile) else (),
     )
     return MonitorBaseline(
         profile=profile, unwatched={name: why for name, why in found.items() if isinstance(why, str)}
@@ -177,8 +169,8 @@ def _cut(points: Sequence[tuple[float, int]], present: int) -> tuple[tuple[float
     counts = [0]
     for (value, weight), following in itertools.zip_longest(points, points[1:]):
         counts[-1] += weight
-        heavy = following is not None and following[1] * SKETCH_CELLS >= present
-        if following is not None and (heavy or counts[-1] * SKETCH_CELLS >= present):
+        heavy = following is not None and following[1] * DEFAULT_CELLS >= present
+        if following is not None and (heavy or counts[-1] * DEFAULT_CELLS >= present):
             edges.append(value / 2 + following[0] / 2)
             counts.append(0)
     return tuple(edges), tuple(counts)

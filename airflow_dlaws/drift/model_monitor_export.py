@@ -1,7 +1,7 @@
 """A reference profile as the baselines of SageMaker Model Monitor; model_monitor.py reads them and has the sources.
 
 Our cells become the buckets of `statistics.json`, and the same counts its sketch. What Model Monitor has no place for
-stays behind: outputs, representations, embeddings and the calibration.
+stays behind: other outputs than the score, representations, embeddings and the calibration.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import itertools
 import math
 from typing import Any
 
+from airflow_dlaws.drift.cells import FeatureProfile, NumericProfile
 from airflow_dlaws.drift.model_monitor import VERSION
-from airflow_dlaws.drift.profile import FeatureProfile, NumericProfile, ReferenceProfile
+from airflow_dlaws.drift.profile import ReferenceProfile
 
 #: What the prebuilt container assumes of a sketch: its size and the ratio by which its levels shrink.
 _SKETCH_PARAMETERS = {"c": 0.64, "k": 2048.0}

@@ -21,6 +21,7 @@ import pytest
 import torch
 from tiny_flights import pack
 
+from airflow_dlaws.drift.cells import NumericProfile
 from airflow_dlaws.drift.profile import parse_profile
 from airflow_dlaws.evaluation.metrics import measure
 from airflow_dlaws.evaluation.scores import parse_scores
@@ -152,8 +153,13 @@ def test_the_drift_reference_counts_every_training_row_once(trained: Run) -> Non
     card = json.loads((trained.model / "model_card.json").read_text())
     assert profile.rows == card["data"]["rows"]
     assert {feature.rows for feature in profile.features} == {profile.rows}
-    assert profile.prediction is not None
-    assert profile.prediction.rows == card["data"]["validation_rows"]
+    assert [output.name for output in profile.outputs] == ["prediction", "confidence", "predicted_label"]
+    assert {output.rows for output in profile.outputs} == {card["data"]["validation_rows"]}
+    assert profile.calibration is not None
+    assert 0.8 < sum(profile.calibration.correct) / card["data"]["validation_rows"] < 1
+    (pca,) = profile.representation
+    assert set(pca.columns) == {feature.name for feature in profile.features if isinstance(feature, NumericProfile)}
+    assert pca.error.rows == profile.rows - profile.rows // 2
     schema = json.loads((trained.model / "input_schema.json").read_text())
     assert list(profile.feature_order) == [feature["name"] for feature in schema["features"]]
     assert list(profile.feature_order) == list(flights.COLUMNS[1:])

@@ -126,8 +126,17 @@ def test_the_artifact_holds_all_that_serves_watches_and_explains_the_model(
     profile = parse_profile(files["drift_reference.json"])
     schema = json.loads(files["input_schema.json"])
     assert [feature["name"] for feature in schema["features"]] == list(profile.feature_order)
-    assert profile.prediction is not None
-    assert (profile.rows, profile.prediction.rows, len(profile.feature_order)) == (3500, 750, 784)
+    assert (profile.rows, len(profile.feature_order)) == (3500, 784)
+    assert profile.classes == tuple("0123456789")
+    assert {output.name for output in profile.outputs} == {
+        *(f"probability[{digit}]" for digit in range(10)), "confidence", "predicted_label",
+    }  # fmt: skip
+    assert {output.rows for output in profile.outputs} == {750}
+    assert profile.calibration is not None
+    assert sum(profile.calibration.correct) == round(750 * (1 - card["metrics"]["validation:error"]))
+    (pca,) = profile.representation
+    assert (pca.columns, pca.error.rows) == (profile.feature_order, 1750)
+    assert 100_000 < len(files["drift_reference.json"]) < 1_000_000
     with np.load(splits["train"]) as file:
         columns = file["images"].reshape(3500, 784).T.astype(float)
     for feature in profile.features:

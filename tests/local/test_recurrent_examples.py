@@ -157,7 +157,10 @@ def test_the_artifact_holds_all_that_serves_watches_and_explains_the_model(
     profile = parse_profile((run.model / "drift_reference.json").read_text())
     schema = json.loads((run.model / "input_schema.json").read_text())
     assert [feature["name"] for feature in schema["features"]] == list(profile.feature_order)
-    assert profile.prediction is not None
+    names = [f"probability[{place}]" for place in range(9)] + ["confidence", "predicted_label"]
+    assert [output.name for output in profile.outputs] == (names if example == "speaker" else ["prediction"])
+    assert (profile.calibration is not None) == (example == "speaker")
+    assert [pca.columns for pca in profile.representation] == [profile.feature_order]
     channels = request.getfixturevalue("sounds" if example == "speaker" else "texts")
     for split, files in run.card["data"].items():
         assert [file["sha256"] for file in files] == [package.digest(channels[split] / file["path"]) for file in files]

@@ -34,11 +34,6 @@ MOST_COMPONENTS = 64
 #: More rows make the components no better, and are worth more in the profile of the error.
 MOST_ROWS_TO_FIT = 20_000
 
-#: Of the covariance of an embedding's image, what is left is told as one sum.
-EIGENVALUES = 128
-#: Rows whose distances give the bandwidth of an embedding: a million pairs are enough for a median.
-ROWS_FOR_BANDWIDTH = 1000
-
 
 def document(
     *,
@@ -56,6 +51,7 @@ def document(
     :param rows: how many rows the features were profiled on.
     :param feature_order: the columns of a request; `features` are those to watch.
     :param classes: and `outputs` and `calibration`: of `classifier` or `regressor`.
+    :param embeddings: of `drift_embedding.embedding`.
     """
     return {
         "format": FORMAT,
@@ -190,40 +186,6 @@ def reconstruction_error(rows: np.ndarray, components: np.ndarray) -> np.ndarray
     """Return the root of the mean square of what the components miss of each row."""
     missed = rows - rows @ components.T @ components
     return np.sqrt(np.square(missed).mean(axis=1))
-
-
-def embedding(name: str, vectors: np.ndarray, *, pairs: int = 256, seed: int = 0) -> dict:
-    """Describe vectors (n x d) that the model answers to held-out rows, by their mean image in random Fourier features.
-
-    A. Rahimi and B. Recht, Random Features for Large-Scale Kernel Machines, NeurIPS 2007.
-    """
-    vectors = np.asarray(vectors, dtype=float)
-    bandwidth = median_distance(vectors[np.random.default_rng(seed).permutation(len(vectors))[:ROWS_FOR_BANDWIDTH]])
-    # RandomState and no Generator: its stream is frozen, and whoever reads the profile draws it again.
-    frequencies = np.random.RandomState(seed).standard_normal((pairs, vectors.shape[1])) / bandwidth
-    angles = vectors @ frequencies.T
-    image = np.concatenate([np.cos(angles), np.sin(angles)], axis=1) / np.sqrt(pairs)
-    variances = np.clip(np.linalg.eigvalsh(np.cov(image, rowvar=False))[::-1], 0, None)
-    return {
-        "name": name,
-        "dimension": vectors.shape[1],
-        "bandwidth": bandwidth,
-        "seed": seed,
-        "pairs": pairs,
-        "rows": len(vectors),
-        "mean": matrix(image.mean(axis=0, keepdims=True)),
-        "eigenvalues": variances[:EIGENVALUES].tolist(),
-        "rest": float(variances[EIGENVALUES:].sum()),
-    }
-
-
-def median_distance(vectors: np.ndarray) -> float:
-    """Return the median distance of two vectors (n x d); 1 where all are equal."""
-    squares = np.square(vectors).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * vectors @ vectors.T
-    apart = distances[np.triu_indices(len(vectors), k=1)]
-    median = float(np.sqrt(np.median(np.clip(apart, 0, None))))
-    return median if median > 0 else 1.0
 
 
 def matrix(values: np.ndarray) -> dict:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_dlaws.drift.build import build_profile
 from airflow_dlaws.drift.model_monitor import read_baseline
 from airflow_dlaws.drift.model_monitor_export import constraints_document, statistics_document
-from airflow_dlaws.drift.profile import build_profile
 from airflow_dlaws.errors import SpecificationError
 
 CREATED = datetime(2013, 4, 1, tzinfo=UTC)
@@ -169,10 +169,8 @@ def test_the_score_is_no_column_of_a_request():
 
 
 def ours(numbers, words, scores=(0.25, 0.5, 0.875)):
-    rows = list(zip(numbers, words, strict=True))
-    return build_profile(
-        rows, feature_order=["delay", "carrier"], categorical=["carrier"], scores=list(scores), created=CREATED
-    )
+    columns = {"delay": numbers, "carrier": words}
+    return build_profile(columns, categorical=["carrier"], answers=list(scores), created=CREATED)
 
 
 @settings(max_examples=60, deadline=None)

@@ -138,7 +138,8 @@ def _wilson(hits: int, rows: int) -> tuple[float, float]:
     rate, shrunk = hits / rows, 1 + z * z / rows
     centre = (rate + z * z / (2 * rows)) / shrunk
     margin = z * math.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows)) / shrunk
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+    # Rounding must not put the rate itself outside.
+    return max(0.0, min(rate, centre - margin)), min(1.0, max(rate, centre + margin))
 
 
 def _deviations() -> float:

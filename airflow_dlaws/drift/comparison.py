@@ -2,12 +2,14 @@
 
     distribution   numbers: Kolmogorov-Smirnov on the cells; categories: chi-square test of homogeneity
     below, above   numbers beyond the reference's extremes; unseen: categories it has not: Fisher's exact test
+    category       the category whose share has changed most: Fisher's exact test, times the number of categories
     missing        the rate of missing values: Fisher's exact test
     tail           rows whose reconstruction error is beyond the reference's 95 % or 99 % quantile: Fisher's exact test
     embedding      maximum mean discrepancy (drift/discrepancy.py)
 
-Each is a test of its own, because a few rows of something new are plain to an exact test and invisible to one that
-looks at the whole distribution. Tests are grouped in families that share the alpha of a decision (drift/verdict.py).
+Each is a test of its own, because a few rows of something new, or one class that is gone, are plain to an exact test
+and invisible to one that looks at the whole distribution. Tests are grouped in families that share the alpha of a
+decision (drift/verdict.py).
 
 The effect of a distribution, and of a rate, is the population stability index (PSI) of the tested table, over about ten
 cells as its customary thresholds assume. That of a tail is the share of rows that joined it.
@@ -18,10 +20,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import heapq
+import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from airflow_dlaws.drift.cells import FeatureProfile, NumericProfile, cell_labels, reference_cells
+from airflow_dlaws.drift.cells import CategoricalProfile, FeatureProfile, NumericProfile, cell_labels, reference_cells
 from airflow_dlaws.drift.counts import FeatureCounts
 from airflow_dlaws.drift.statistics import (
     exact_two_sided,
@@ -58,6 +63,7 @@ class Aspect(enum.StrEnum):
     ABOVE = "above"
     UNSEEN = "unseen"
     MISSING = "missing"
+    CATEGORY = "category"
     TAIL_95 = "tail_95"
     TAIL_99 = "tail_99"
 
@@ -88,6 +94,9 @@ _SHIFT = 0.02
 
 #: Cells of a stability index: its customary thresholds (0.1, 0.2) assume about ten.
 PSI_CELLS = 10
+
+#: Categories that an exact test is spent on: the others have changed less.
+_LIKELIEST = 3
 
 #: Share of the reference's rows beyond each cut of the tail tests.
 _TAILS = ((Aspect.TAIL_95, 0.05), (Aspect.TAIL_99, 0.01))
@@ -122,20 +131,36 @@ class Comparison:
 def compare(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Iterator[Comparison]:
     """Yield the tests of one watched column; none where no current row was counted.
 
+    Of `range_tests` only those are yielded in which anything was seen: the others have a p-value of 1.
+
     :param family: that of its distribution.
     """
     if not current.rows:
         return
     yield _distribution(profile, current, family)
-    if family is Family.REPRESENTATION and isinstance(profile, NumericProfile):
+    if isinstance(profile, CategoricalProfile):
+        yield _one_category(profile, current, family)
+    elif family is Family.REPRESENTATION:
         yield from _tails(profile, current)
-    yield _rate(profile.name, Aspect.MISSING, current.missing, current.rows, profile.missing, profile.rows)
+    yield from _out_of_range(profile, current)
+
+
+def range_tests(profile: FeatureProfile) -> int:
+    """Return how many tests of Family.RANGE a column has."""
+    return 3 if isinstance(profile, NumericProfile) else 2
+
+
+def _out_of_range(profile: FeatureProfile, current: FeatureCounts) -> Iterator[Comparison]:
+    if current.missing or profile.missing:
+        yield _rate(profile.name, Aspect.MISSING, current.missing, current.rows, profile.missing, profile.rows)
     present, reference = current.rows - current.missing, profile.rows - profile.missing
     if isinstance(profile, NumericProfile):
         # Exact: the chance that the top k of exchangeable rows are all current is Fisher's with none in the reference.
-        yield _new(profile.name, Aspect.BELOW, current.below, present, 0, reference)
-        yield _new(profile.name, Aspect.ABOVE, current.above, present, 0, reference)
-    else:
+        if current.below:
+            yield _new(profile.name, Aspect.BELOW, current.below, present, 0, reference)
+        if current.above:
+            yield _new(profile.name, Aspect.ABOVE, current.above, present, 0, reference)
+    elif current.unseen:
         # Good and Turing (Biometrika 40, 1953): the share of values seen once estimates the share not seen yet.
         once = sum(count == 1 for count in profile.counts.values())
         named = f" ({', '.join(current.examples)})" if current.examples else ""
@@ -158,6 +183,27 @@ def _distribution(profile: FeatureProfile, current: FeatureCounts, family: Famil
         p_value=p_value,
         effect=stability_index(reference, current.cells),
     )
+
+
+def _one_category(profile: CategoricalProfile, current: FeatureCounts, family: Family) -> Comparison:
+    """Return the test of the category that has changed most; the smallest p of the likeliest few, times all of them."""
+    reference, labels = reference_cells(profile), sorted(profile.counts)
+    rows, reference_rows = current.rows - current.missing, sum(reference)
+    places = heapq.nlargest(
+        _LIKELIEST, range(len(labels)), lambda at: _surprise(current.cells[at], rows, reference[at], reference_rows)
+    )
+    tests = [(exact_two_sided(current.cells[at], rows, reference[at], reference_rows), at) for at in places]
+    p_value, at = min(tests, default=(1.0, -1))
+    hits = (current.cells[at], rows) if tests else (0, 0)
+    named = f" is {labels[at]!r}" if tests else " of any category"
+    test = _of_share(profile.name, Aspect.CATEGORY, hits, (reference[at] if tests else 0, reference_rows), 1.0, named)
+    return dataclasses.replace(test, family=family, p_value=min(1.0, p_value * len(labels)))
+
+
+def _surprise(hits: int, rows: int, reference_hits: int, reference_rows: int) -> float:
+    """Return the squared difference of two rates over its variance, about."""
+    both = hits + reference_hits
+    return (hits * reference_rows - reference_hits * rows) ** 2 / both if both else 0.0
 
 
 def _of_numbers(profile: NumericProfile, current: FeatureCounts, family: Family) -> Comparison:
@@ -231,14 +277,14 @@ def _tail_cut(counts: tuple[int, ...], share: float) -> int:
 
 
 def _rate(name: str, aspect: Aspect, hits: int, rows: int, reference_hits: int, reference_rows: int) -> Comparison:
-    p_value = exact_two_sided(hits, rows, reference_hits, reference_rows) if hits or reference_hits else 1.0
+    p_value = exact_two_sided(hits, rows, reference_hits, reference_rows)
     return _of_share(name, aspect, (hits, rows), (reference_hits, reference_rows), p_value)
 
 
 def _new(
     name: str, aspect: Aspect, hits: int, rows: int, reference_hits: int, reference_rows: int, named: str = ""
 ) -> Comparison:
-    p_value = exact_upper_tail(hits, rows, reference_hits, reference_rows) if hits else 1.0
+    p_value = exact_upper_tail(hits, rows, reference_hits, reference_rows)
     return _of_share(name, aspect, (hits, rows), (reference_hits, reference_rows), p_value, named)
 
 
@@ -247,6 +293,7 @@ _SHARES = {
     Aspect.BELOW: "below the reference's least value",
     Aspect.ABOVE: "above the reference's greatest value",
     Aspect.UNSEEN: "not among the reference's values",
+    Aspect.CATEGORY: "that",
     Aspect.TAIL_95: "with an error that few rows of the reference have",
     Aspect.TAIL_99: "with an error that hardly a row of the reference has",
 }
@@ -262,7 +309,7 @@ def _of_share(
         family=Family.RANGE,
         aspect=aspect,
         direction=Direction.UP if now > before else Direction.DOWN if now < before else Direction.RESHAPED,
-        note=f"share {_SHARES[aspect]} {before:.2%} -> {now:.2%}{named}",
+        note=f"share {_SHARES[aspect]}{named} {before:.2%} -> {now:.2%}",
         statistic=float(hits),
         degrees_of_freedom=0,
         p_value=p_value,
@@ -272,15 +319,12 @@ def _of_share(
 
 def _shift(reference: Sequence[int], current: Sequence[int]) -> Direction:
     """Tell which way the cells moved, by P(current > reference) - P(current < reference) over two (ridit analysis)."""
-    total = sum(reference) * sum(current)
-    below_here = higher = lower = 0
-    above_here = sum(reference)
-    for r, c in zip(reference, current, strict=True):
-        above_here -= r
-        higher += c * below_here
-        lower += c * above_here
-        below_here += r
-    shift = (higher - lower) / (2 * total) if total else 0.0
+    rows = sum(reference)
+    total = rows * sum(current)
+    upto = list(itertools.accumulate(reference))
+    # Reference values below a cell less those above it: those before it, less all but those up to it.
+    higher_less_lower = sum(map(operator.mul, current, (0, *upto))) + sum(map(operator.mul, current, upto)) - total
+    shift = higher_less_lower / (2 * total) if total else 0.0
     if abs(shift) < _SHIFT:
         return Direction.RESHAPED
     return Direction.UP if shift > 0 else Direction.DOWN
@@ -291,9 +335,14 @@ def _medians(profile: NumericProfile, cells: Sequence[int]) -> str:
     if low is None or high is None:
         return "has no values in the reference"
     bounds = [low, *profile.edges, high]
-    before = _median(bounds, profile.counts)
+    before = _reference_median(profile)
     now = _median([low, *bounds, high], cells)
     return f"median about {_told(before)} -> {_told(now)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _reference_median(profile: NumericProfile) -> float | None:
+    return _median([profile.low or 0.0, *profile.edges, profile.high or 0.0], profile.counts)
 
 
 def _median(bounds: Sequence[float], counts: Sequence[int]) -> float | None:

@@ -31,5 +31,5 @@ def answer_columns(answers: Any, classes: Sequence[str] | None) -> dict[str, Any
     known = np.isfinite(table).all(axis=1)
     filled = np.nan_to_num(table)
     columns[CONFIDENCE] = np.where(known, filled.max(axis=1), np.nan)
-    columns[PREDICTED_LABEL] = np.where(known, np.array(classes, dtype=object)[filled.argmax(axis=1)], None)
+    columns[PREDICTED_LABEL] = np.where(known, np.array(list(classes), dtype=object)[filled.argmax(axis=1)], None)
     return columns

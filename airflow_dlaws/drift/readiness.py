@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
@@ -69,7 +70,7 @@ def rows_to_find(
     if not settings.min_effect or not watched:
         return 0
     shares = family_shares(each.family for each in comparisons)
-    strictest = min(shares[family] / sum(e.family is family for e in watched) for family in {e.family for e in watched})
+    strictest = min(shares[family] / number for family, number in Counter(each.family for each in watched).items())
     distance = 2 * NormalDist().cdf(math.sqrt(settings.min_effect) / 2) - 1
     # The distance that is significant, and what a distance of two distribution functions varies by (at most 1/2).
     critical = math.sqrt(math.log(2 / (level * strictest)) / 2) + NormalDist().inv_cdf(_POWER) / 2

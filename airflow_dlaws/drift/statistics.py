@@ -198,16 +198,19 @@ def _smoothed(counts: Sequence[int]) -> list[float]:
     return [(count + PSI_SMOOTHING) / total for count in counts]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
     """Return p-values adjusted for testing several hypotheses (S. Holm, Scandinavian Journal of Statistics 6, 1979).
 
     Rejecting those at most alpha keeps the chance of any false rejection at alpha, however the tests depend on one
     another.
+
+    :param tests: how many tests there are; those not given have a p-value of 1.
     """
+    tests = len(p_values) if tests is None else tests
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        largest = max(largest, min(1.0, p_values[index] * (tests - rank)))
         adjusted[index] = largest
     return adjusted

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_dlaws.drift.accuracy import AccuracyEstimate, estimate_accuracy
 from airflow_dlaws.drift.cells import CategoricalProfile, FeatureProfile
-from airflow_dlaws.drift.comparison import Comparison, Family, Measure, compare
+from airflow_dlaws.drift.comparison import Comparison, Family, Measure, compare, range_tests
 from airflow_dlaws.drift.counts import TrafficCounts
 from airflow_dlaws.drift.discrepancy import compare_embedding
 from airflow_dlaws.drift.profile import ReferenceProfile
@@ -43,7 +44,7 @@ class DriftVerdict:
     reason: str
     #: The drifted columns (outputs and representations among them), the most significant first.
     drifted: tuple[str, ...]
-    #: Every test made, strongest first: drifted ones, then by adjusted p and effect.
+    #: Every test made in which anything was seen, strongest first: drifted ones, then by adjusted p and effect.
     comparisons: tuple[Comparison, ...]
     rows: int
     #: The number of this look, from 1; one that could not be taken is not counted.
@@ -110,25 +111,32 @@ def judge(
     profile: ReferenceProfile, counts: TrafficCounts, settings: DriftSettings, level: float
 ) -> tuple[Comparison, ...]:
     """Return every test of the watched columns, adjusted for all of them and judged, the strongest first."""
-    tests = list(_tests(profile, counts, settings))
-    shares = family_shares(test.family for test in tests)
+    tests, number = _tests(profile, counts, settings)
     judged: list[Comparison] = []
-    for family, share in shares.items():
+    for family, share in family_shares(number).items():
         members = [test for test in tests if test.family is family]
-        for test, p in zip(members, holm([test.p_value for test in members]), strict=True):
+        for test, p in zip(members, holm([test.p_value for test in members], number[family]), strict=True):
             adjusted = min(1.0, p / share)
             large = test.effect >= settings.least_effect(test.measure)
             judged.append(test.judged(adjusted, drifted=adjusted <= level and large))
     return tuple(sorted(judged, key=lambda test: (not test.drifted, test.adjusted_p, -test.effect)))
 
 
-def _tests(profile: ReferenceProfile, counts: TrafficCounts, settings: DriftSettings) -> Iterator[Comparison]:
+def _tests(
+    profile: ReferenceProfile, counts: TrafficCounts, settings: DriftSettings
+) -> tuple[list[Comparison], Counter[Family]]:
+    """Return the tests in which anything was seen, and the number of all by family."""
+    tests: list[Comparison] = []
+    unseen: Counter[Family] = Counter()
     for (column, family), counted in zip(_with_families(profile), counts.features, strict=True):
-        if settings.watches(column.name):
-            yield from compare(column, counted, family)
+        if settings.watches(column.name) and counted.rows:
+            of_column = list(compare(column, counted, family))
+            unseen[Family.RANGE] += range_tests(column) - sum(test.family is Family.RANGE for test in of_column)
+            tests += of_column
     for embedding, images in zip(profile.embeddings, counts.embeddings, strict=True):
         if settings.watches(embedding.name):
-            yield from compare_embedding(embedding, images)
+            tests += compare_embedding(embedding, images)
+    return tests, Counter(test.family for test in tests) + unseen
 
 
 def _with_families(profile: ReferenceProfile) -> Iterator[tuple[FeatureProfile, Family]]:

@@ -95,3 +95,4 @@ def test_holm_rejects_at_least_what_bonferroni_rejects(p_values):
 
 def test_holm_of_a_known_example():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.01, 0.04], tests=3) == holm([0.01, 0.04, 1.0])[:2]

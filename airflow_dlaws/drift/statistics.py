@@ -26,7 +26,7 @@ _RELATIVE_PRECISION = 1e-15
 _MAX_TERMS = 100_000
 _TINY = 1e-300
 
-#: Below it a Kolmogorov distance is all but sure (0.99999), and the series would need more than five terms.
+#: Below it a Kolmogorov distance is all but sure (0.99999), and the series would need more than eight terms.
 _ALL_BUT_SURE = 0.3
 
 
@@ -140,7 +140,7 @@ def kolmogorov_tail(z: float) -> float:
     """Return the chance that the scaled distance of two distribution functions is at least `z`, in the limit."""
     if z < _ALL_BUT_SURE:
         return 1.0
-    return max(0.0, min(1.0, 2 * sum((1.0 if k % 2 else -1.0) * math.exp(-2 * (k * z) ** 2) for k in range(1, 6))))
+    return max(0.0, min(1.0, 2 * sum((1.0 if k % 2 else -1.0) * math.exp(-2 * (k * z) ** 2) for k in range(1, 9))))
 
 
 def exact_upper_tail(hits: int, current: int, reference_hits: int, reference: int) -> float:

@@ -44,7 +44,7 @@ def test_a_vanished_category_and_a_new_one_are_found(profile):
     verdict = assess(profile, seen(profile, *healthy_rows(1000, seed=4, carriers="ABBBZ")), SETTINGS)
     assert verdict.drifted == ("carrier",)
     found = {each.aspect: each for each in verdict.comparisons if each.drifted}
-    assert set(found) == {Aspect.DISTRIBUTION, Aspect.UNSEEN}
+    assert set(found) == {Aspect.DISTRIBUTION, Aspect.CATEGORY, Aspect.UNSEEN}
     assert "(Z)" in found[Aspect.UNSEEN].note
 
 

@@ -56,7 +56,7 @@ def advance(
         )
         for length, counts in stretches.items()
     }
-    verdict = _foremost(verdicts)
+    verdict = dataclasses.replace(_foremost(verdicts), effects=verdicts[1].effects)
     beyond = (*evidence.beyond, verdict.is_drift)[-settings.persistence_of :]
     after = Evidence(looks=look, spent=evidence.spent + spent, blocks=blocks, beyond=beyond)
     return after, _persistent(verdict, beyond, settings)
@@ -78,7 +78,8 @@ def _stretches(
 ) -> tuple[dict[int, TrafficCounts], tuple[TrafficCounts, ...]]:
     """Return the counts of each length that is due, and the blocks after this window."""
     due = {1: window}
-    kept, block = list(blocks), window
+    # Fewer where `longest` has been lowered: a block that is no longer renewed must not be met again later.
+    kept, block = list(blocks[: longest.bit_length() - 1]), window
     for level, length in enumerate(_lengths(longest)):
         if look % (length // 2):  # no block of half this length ends here
             break

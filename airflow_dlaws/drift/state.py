@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from airflow_dlaws.drift.body import Fault
-from airflow_dlaws.drift.comparison import Measure
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.readiness import lost_rows
@@ -224,10 +223,6 @@ def after_look(
     :param nothing: counts of no traffic.
     :param alarm: what is now to be told; None keeps the one before.
     """
-    effects: dict[str, float] = {}
-    for each in verdict.comparisons:
-        if each.measure is Measure.PSI:  # one picture has one scale
-            effects[each.feature] = max(effects.get(each.feature, 0.0), round(each.effect, 6))
     look = Look(
         number=verdict.look,
         at=now,
@@ -235,7 +230,7 @@ def after_look(
         rows=state.window.rows,
         first=state.window.first,
         last=state.window.last,
-        effects=effects,
+        effects=verdict.effects,
         reason=verdict.reason,
         windows=verdict.windows,
         alpha_spent=verdict.alpha_spent,

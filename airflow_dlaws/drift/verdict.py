@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from airflow_dlaws.drift.accuracy import AccuracyEstimate, estimate_accuracy
 from airflow_dlaws.drift.cells import CategoricalProfile, FeatureProfile
@@ -55,6 +55,8 @@ class DriftVerdict:
     level: float = 0.0
     #: What this look spent of alpha, over all lengths of windows.
     alpha_spent: float = 0.0
+    #: The largest stability index of each column in the newest window alone, for a picture of many looks.
+    effects: Mapping[str, float] = field(default_factory=dict)
     #: What the model's confidence says about its accuracy now; None where the reference is not calibrated.
     accuracy: AccuracyEstimate | None = None
 
@@ -90,8 +92,17 @@ def assess(
         rows=counts.rows,
         level=level,
         alpha_spent=level,
+        effects=_effects(comparisons),
         accuracy=estimate_accuracy(profile, counts),
     )
+
+
+def _effects(comparisons: Iterable[Comparison]) -> dict[str, float]:
+    effects: dict[str, float] = {}
+    for each in comparisons:
+        if each.measure is Measure.PSI:  # one picture has one scale
+            effects[each.feature] = max(effects.get(each.feature, 0.0), round(each.effect, 6))
+    return effects
 
 
 def _outcome(drifted: Sequence[str], *, too_few: bool) -> DriftOutcome:

@@ -6,7 +6,7 @@ Counts of two sets of requests add up to the counts of both together, in any ord
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -72,7 +72,7 @@ class EmbeddingCounts:
     rows: int = 0
     #: Vectors of another length, or with a value that is no finite number.
     missing: int = 0
-    #: One entry for each of the 2 * pairs features: round(feature * FIXED_POINT), summed over rows.
+    #: One entry for each of the 2 * pairs features: its sum over the rows of a file, times FIXED_POINT and rounded.
     sums: tuple[int, ...]
 
     def __add__(self, other: EmbeddingCounts) -> EmbeddingCounts:
@@ -133,10 +133,10 @@ def no_traffic(profile: ReferenceProfile) -> TrafficCounts:
 def count_values(profile: FeatureProfile, values: Sequence[object]) -> tuple[FeatureCounts, int]:
     """Count values of one feature; also return how many were no numbers where numbers are due (counted as missing)."""
     if isinstance(profile, CategoricalProfile):
-        return _count_categories(profile, values), 0
+        return count_categories(profile, ((value, 1) for value in values)), 0
     cells = [0] * len(profile.counts)
     missing = below = above = not_numbers = 0
-    low, high = _with_rounding(profile.low, profile.high)
+    low, high = rounded_range(profile.low, profile.high)
     for value in values:
         try:
             number = number_of(value)
@@ -155,24 +155,27 @@ def count_values(profile: FeatureProfile, values: Sequence[object]) -> tuple[Fea
     return counts, not_numbers
 
 
-def _with_rounding(low: float | None, high: float | None) -> tuple[float, float]:
+def rounded_range(low: float | None, high: float | None) -> tuple[float, float]:
+    """Return the range of the reference, wide enough for values that went through float32."""
     if low is None or high is None:  # the reference saw no value at all: each one is beyond it
         return float("inf"), float("inf")
     return low - abs(low) * _FLOAT32_PRECISION, high + abs(high) * _FLOAT32_PRECISION
 
 
-def _count_categories(profile: CategoricalProfile, values: Sequence[object]) -> FeatureCounts:
+def count_categories(profile: CategoricalProfile, values: Iterable[tuple[object, int]]) -> FeatureCounts:
+    """Count values of one category, each with how often it occurs."""
     index = {category: position for position, category in enumerate(sorted(profile.counts))}
     cells = [0] * len(index)
     missing = unseen = 0
     examples: set[str] = set()
-    for category in map(category_of, values):
+    for value, count in values:
+        category = category_of(value)
         if category is None:
-            missing += 1
+            missing += count
         elif category in index:
-            cells[index[category]] += 1
+            cells[index[category]] += count
         else:
-            unseen += 1
+            unseen += count
             examples.add(category[:_MAX_EXAMPLE_LENGTH])
     shown = tuple(sorted(examples)[:MAX_EXAMPLES])
     return FeatureCounts(name=profile.name, cells=tuple(cells), missing=missing, unseen=unseen, examples=shown)

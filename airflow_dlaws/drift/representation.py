@@ -12,17 +12,21 @@ A representation object has exactly these keys:
     error          a numeric object of this name: sqrt(mean over d of (z - z C^T C)^2) for rows that were NOT used to
                    fit mean, scale and components. Of rows that were, it is smaller, and fresh rows would look drifted
 
-An embedding object has exactly these keys (random Fourier features: A. Rahimi and B. Recht, NeurIPS 2007):
+An embedding object has exactly these keys (drift/embedding.py says what they are for):
 
     name           the vector output, such as "embedding"
     dimension      d, its length
-    bandwidth      sigma of the Gaussian kernel exp(-|x - y|^2 / (2 sigma^2)); the median distance of two rows is usual
-    seed, pairs    frequencies W are numpy.random.RandomState(seed).standard_normal((pairs, d)) / bandwidth (its stream
-                   is frozen); the image of x is [cos(W x), sin(W x)] / sqrt(pairs), of length 2 * pairs
-    rows           on how many rows mean and eigenvalues rest
+    bandwidth      sigma of the Gaussian kernel exp(-|x - y|^2 / (2 sigma^2)): the median distance of two rows divided
+                   by the square root of two is usual
+    seed, pairs    give the frequencies W, d x pairs, and by them the image of x: [cos(x W), sin(x W)] / sqrt(pairs), of
+                   length 2 * pairs. With random = numpy.random.RandomState(seed), whose stream is frozen: for each d of
+                   the pairs (the last block may be narrower) random.standard_normal((d, width)) is made orthogonal by a
+                   QR decomposition whose R has a positive diagonal; then column j of all blocks side by side is
+                   stretched to the length sqrt(random.chisquare(d, pairs))[j] / bandwidth
+    rows           on how many rows the mean rests
     mean           a matrix object, 1 x 2 * pairs: the mean image of the reference
-    eigenvalues    the largest eigenvalues of the image's covariance (divided by rows - 1), falling
-    rest           the sum of the eigenvalues left out
+    moments        [tr(S^2), tr(S^3), E k^3]: S is the covariance of the image, k the kernel of two rows after the mean
+                   image was taken from both; estimated without bias, from disjoint blocks of rows
 
 A matrix object is {"shape": [rows, columns], "float32": base64 of little-endian float32, row by row}.
 """
@@ -40,7 +44,7 @@ from airflow_dlaws.drift.cells import NumericProfile, integer, parse_numeric, re
 from airflow_dlaws.errors import SpecificationError
 
 _PCA_KEYS = frozenset({"name", "kind", "source", "columns", "mean", "scale", "components", "error"})
-_EMBEDDING_KEYS = frozenset({"name", "dimension", "bandwidth", "seed", "pairs", "rows", "mean", "eigenvalues", "rest"})
+_EMBEDDING_KEYS = frozenset({"name", "dimension", "bandwidth", "seed", "pairs", "rows", "mean", "moments"})
 _MATRIX_KEYS = frozenset({"shape", "float32"})
 
 #: The source of a representation that reads request columns.
@@ -137,16 +141,16 @@ class EmbeddingProfile:
     pairs: int
     rows: int
     mean: Matrix
-    eigenvalues: tuple[float, ...]
-    rest: float
+    moments: tuple[float, float, float]
 
     def __post_init__(self) -> None:
         require(self.dimension >= 1 and self.pairs >= 1, self.name, "dimension and pairs must be at least 1")
         require(self.bandwidth > 0 and math.isfinite(self.bandwidth), self.name, "bandwidth must be above 0")
         require(self.rows >= 2, self.name, f"rows must be at least 2, not {self.rows}")
         require(self.mean.shape == (1, 2 * self.pairs), self.name, f"mean must be 1 x {2 * self.pairs}")
-        falling = all(a >= b >= 0 for a, b in zip(self.eigenvalues, (*self.eigenvalues[1:], 0.0), strict=True))
-        require(falling and self.rest >= 0, self.name, "eigenvalues must fall and not be negative, rest neither")
+        square, cube, third = self.moments
+        possible = 0 <= square <= 1 and 0 <= cube <= 1 and -8 <= third <= 8
+        require(possible, self.name, f"moments {list(self.moments)} are not those of images of length 1")
 
     def document(self) -> dict[str, Any]:
         """Return the embedding object."""
@@ -158,8 +162,7 @@ class EmbeddingProfile:
             "pairs": self.pairs,
             "rows": self.rows,
             "mean": self.mean.document(),
-            "eigenvalues": list(self.eigenvalues),
-            "rest": self.rest,
+            "moments": list(self.moments),
         }
 
 
@@ -200,9 +203,13 @@ def parse_embedding(item: Any) -> EmbeddingProfile:
         pairs=integer(name, item["pairs"]),
         rows=integer(name, item["rows"]),
         mean=_parse_matrix(name, item["mean"]),
-        eigenvalues=tuple(map(float, item["eigenvalues"])),
-        rest=float(item["rest"]),
+        moments=_three(name, item["moments"]),
     )
+
+
+def _three(name: str, item: Any) -> tuple[float, float, float]:
+    require(isinstance(item, list) and len(item) == 3, name, f"moments must be three numbers, not {item!r}")
+    return float(item[0]), float(item[1]), float(item[2])
 
 
 def _parse_matrix(name: str, item: Any) -> Matrix:

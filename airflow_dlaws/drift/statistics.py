@@ -37,10 +37,10 @@ def chi_square_tail(statistic: float, degrees_of_freedom: int) -> float:
     """
     if degrees_of_freedom < 1 or statistic < 0:
         raise ValueError(f"need degrees of freedom >= 1 and statistic >= 0, not {degrees_of_freedom} and {statistic}")
-    return _upper_gamma(degrees_of_freedom / 2, statistic / 2)
+    return upper_gamma(degrees_of_freedom / 2, statistic / 2)
 
 
-def _upper_gamma(shape: float, x: float) -> float:
+def upper_gamma(shape: float, x: float) -> float:
     """Return Q(shape, x), the regularised upper incomplete gamma function."""
     if x == 0:
         return 1.0

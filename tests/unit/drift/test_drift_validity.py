@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from airflow_dlaws.drift.build import build_profile
 from airflow_dlaws.drift.comparison import Aspect, Family, compare
 from airflow_dlaws.drift.counts import EmbeddingCounts, FeatureCounts, TrafficCounts, count_values
-from airflow_dlaws.drift.discrepancy import compare_embedding, weighted_chi_square_tail
+from airflow_dlaws.drift.discrepancy import compare_embedding
+from airflow_dlaws.drift.embedding import build_embedding, count_images
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.statistics import kolmogorov_smirnov, kolmogorov_tail
 from airflow_dlaws.drift.verdict import assess
@@ -115,21 +116,6 @@ def model_traffic(generator, rows):
     return profile, TrafficCounts(rows=rows, features=tuple(counted))
 
 
-@given(st.floats(0.1, 60), st.integers(1, 40))
-def test_equal_weights_give_the_chi_square_tail(statistic, number):
-    ours = weighted_chi_square_tail(statistic, [1.0] * number)
-    assert ours == pytest.approx(oracle.chi2.sf(statistic, number), rel=0.15, abs=1e-12)
-
-
-def test_unequal_weights_give_the_tail_of_the_sum():
-    weights = [0.5**k for k in range(12)]
-    drawn = (np.random.default_rng(1).normal(size=(400_000, 12)) ** 2) @ np.array(weights)
-    for chance in (0.5, 0.1, 0.01, 0.001):
-        point = np.quantile(drawn, 1 - chance)
-        assert weighted_chi_square_tail(point, weights) == pytest.approx(chance, rel=0.15)
-    assert weighted_chi_square_tail(0.0, weights) == weighted_chi_square_tail(1.0, []) == 1.0
-
-
 counts_of_x = st.builds(
     FeatureCounts, name=st.just("x"), cells=st.tuples(*[st.integers(0, 50)] * 3), missing=st.integers(0, 9),
     below=st.integers(0, 9), above=st.integers(0, 9),
@@ -174,36 +160,15 @@ def test_more_rows_out_of_range_never_make_a_verdict_milder(above, more):
 
 
 def test_an_embedding_of_the_same_kind_is_no_drift_and_another_is():
-    profile, draw = embedded()
-    p_values = [next(compare_embedding(profile, draw(200, 0.0))).p_value for _ in range(200)]
+    generator = np.random.default_rng(3)
+    profile = build_embedding("embedding", generator.normal(size=(1000, 8)), pairs=64)
+
+    def compared(rows, shift):
+        return list(compare_embedding(profile, count_images(profile, generator.normal(shift, size=(rows, 8)))))
+
+    p_values = [compared(200, 0.0)[0].p_value for _ in range(200)]
     assert not too_many(sum(p <= 0.05 for p in p_values), 200, 0.05)
-    shifted = next(compare_embedding(profile, draw(200, 0.5)))
+    (shifted,) = compared(200, 0.5)
     assert shifted.p_value < 1e-6
-    assert shifted.effect > 10 * next(compare_embedding(profile, draw(20_000, 0.0))).effect
-    assert not list(compare_embedding(profile, draw(0, 0.0)))
-
-
-def embedded():
-    """Return the profile of eight-dimensional normal vectors, and what counts vectors with a shifted mean."""
-    from airflow_dlaws.drift.counts import FIXED_POINT
-    from airflow_dlaws.drift.representation import EmbeddingProfile, Matrix
-
-    generator, pairs = np.random.default_rng(3), 64
-    frequencies = np.random.RandomState(0).standard_normal((pairs, 8)) / 3.0
-
-    def image(vectors):
-        return np.hstack([np.cos(vectors @ frequencies.T), np.sin(vectors @ frequencies.T)]) / np.sqrt(pairs)
-
-    reference = image(generator.normal(size=(1000, 8)))
-    eigenvalues = np.linalg.eigvalsh(np.cov(reference.T))[::-1].clip(0)
-    profile = EmbeddingProfile(
-        name="embedding", dimension=8, bandwidth=3.0, seed=0, pairs=pairs, rows=1000,
-        mean=Matrix.of(reference.mean(axis=0)[None]), eigenvalues=tuple(eigenvalues[:50].tolist()),
-        rest=float(eigenvalues[50:].sum()),
-    )  # fmt: skip
-
-    def draw(rows, shift):
-        images = np.rint(image(generator.normal(shift, size=(rows, 8))) * FIXED_POINT).astype(int)
-        return EmbeddingCounts(name="embedding", rows=rows, sums=tuple(images.sum(axis=0).tolist()))
-
-    return profile, draw
+    assert shifted.effect > 10 * compared(20_000, 0.0)[0].effect
+    assert not compared(1, 0.0)

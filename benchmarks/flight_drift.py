@@ -27,9 +27,9 @@ import numpy as np  # noqa: E402
 
 import inference  # noqa: E402
 import measures  # noqa: E402
-from airflow_dlaws.drift.build import reconstruction_error  # noqa: E402
+from airflow_dlaws.drift.columns import count_columns  # noqa: E402
 from airflow_dlaws.drift.comparison import Aspect  # noqa: E402
-from airflow_dlaws.drift.counts import TrafficCounts, count_values, no_traffic  # noqa: E402
+from airflow_dlaws.drift.counts import TrafficCounts  # noqa: E402
 from airflow_dlaws.drift.outputs import answer_columns  # noqa: E402
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile  # noqa: E402
 from airflow_dlaws.drift.sequence import Evidence, advance  # noqa: E402
@@ -68,13 +68,9 @@ def read(path: Path) -> tuple[np.ndarray, list[list[str]]]:
 def counted(reference: ReferenceProfile, rows: list[list[str]], scores: np.ndarray) -> TrafficCounts:
     """Return these requests and answers in the cells of the reference."""
     columns = dict(zip(reference.feature_order, zip(*rows, strict=True), strict=True))
-    columns |= answer_columns(scores, reference.classes)
-    for each in reference.representation:
-        numbers = np.array([inference.to_numbers(name, list(columns[name])) for name in each.columns]).T
-        columns[each.name] = reconstruction_error(numbers, each.mean, each.scale, each.components.array())
-    features = tuple(count_values(profile, list(columns[profile.name]))[0] for profile in reference.watched)
+    counts = count_columns(reference, columns, answer_columns(scores, reference.classes))
     now = datetime(2013, 1, 1, tzinfo=UTC)
-    return replace(no_traffic(reference), requests=len(rows), rows=len(rows), features=features, first=now, last=now)
+    return replace(counts, requests=len(rows), first=now, last=now)
 
 
 def gain(labels: np.ndarray, champion: np.ndarray, challenger: np.ndarray) -> str:

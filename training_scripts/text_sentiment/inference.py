@@ -13,7 +13,9 @@ A request is
 
 `features` are what a drift sensor watches: characters, words, and the share of words that training has not seen, as
 describe() gives them. They are optional, and checked where they are sent. The answer to CSV is a rating a line, to JSON
-{"predictions": [0.81, ...]}: from -4 (as negative as can be) to 4. ValueError means that the request is at fault.
+{"predictions": [0.81, ...]}: from -4 (as negative as can be) to 4. A JSON request with "embedding": true beside the
+instances is answered {"predictions": [{"score": 0.81, "embedding": [...]}, ...]}: what the network made of each text,
+which a drift sensor watches, too. ValueError means that the request is at fault.
 """
 
 import csv
@@ -33,6 +35,8 @@ LONGEST_TEXT = 10_000
 SCALE = 4.0
 CHUNK = 500
 ROUNDING = 1e-3
+#: Of a rating in an answer.
+DECIMALS = 6
 FEATURES = ["length", "words", "unknown"]
 
 
@@ -64,8 +68,13 @@ class Network(torch.nn.Module):
         self.dropout = torch.nn.Dropout(dropout)
         self.head = torch.nn.Linear(4 * hidden, 1)
 
-    def forward(self, places: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Places in the vocabulary (int64, n x longest) and lengths (int64[n]) to ratings (n)."""
+    def forward(
+        self, places: torch.Tensor, lengths: torch.Tensor, *, vectors: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Places in the vocabulary (int64, n x longest) and lengths (int64[n]) to ratings (n).
+
+        :param vectors: also return what the ratings are read from, n x 4 hidden.
+        """
         packed = torch.nn.utils.rnn.pack_padded_sequence(
             self.dropout(self.embedding(places)), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -73,18 +82,26 @@ class Network(torch.nn.Module):
         beyond = (torch.arange(states.shape[1], device=states.device) >= lengths.to(states.device)[:, None])[..., None]
         mean = states.masked_fill(beyond, 0).sum(dim=1) / lengths.to(states.device)[:, None]
         highest = states.masked_fill(beyond, -torch.inf).amax(dim=1)
-        return SCALE * torch.tanh(self.head(self.dropout(torch.cat([mean, highest], dim=1))).squeeze(1))
+        found = torch.cat([mean, highest], dim=1)
+        rated = SCALE * torch.tanh(self.head(self.dropout(found)).squeeze(1))
+        return (rated, found) if vectors else rated
 
 
 @torch.inference_mode()
-def ratings(network: Network, places: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Ask the network about any number of texts; leave it in the mode it was in."""
+def answers(network: Network, places: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ask the network about any number of texts; leave it in the mode it was in. Return ratings and vectors."""
     training = network.training
     network.eval()
     chunks = zip(places.split(CHUNK), lengths.split(CHUNK), strict=True)
-    answer = torch.cat([network(part[:, : int(ends.max())], ends).double() for part, ends in chunks])
+    parts = [network(part[:, : int(ends.max())], ends, vectors=True) for part, ends in chunks]
     network.train(training)
-    return answer
+    rated, found = (torch.cat(each) for each in zip(*parts, strict=True))
+    return rated.double(), found
+
+
+def ratings(network: Network, places: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Ask the network to rate any number of texts."""
+    return answers(network, places, lengths)[0]
 
 
 class Model:
@@ -111,19 +128,23 @@ def predict(model: Model, body: bytes, content_type: str) -> tuple[bytes, str]:
     readers = {"text/csv": read_csv, "application/json": read_json}
     if kind not in readers:
         raise ValueError(f"content type {content_type!r} is unknown: send {' or '.join(readers)}")
-    texts = [check(model, number, item) for number, item in enumerate(readers[kind](body), start=1)]
+    items, embedding = readers[kind](body)
+    texts = [check(model, number, item) for number, item in enumerate(items, start=1)]
     if not texts:
         raise ValueError("the request has no texts")
     found = [torch.tensor(numbers(model.vocabulary, text)) for text in texts]
     lengths = torch.tensor([len(places) for places in found])
-    values = ratings(model.network, torch.nn.utils.rnn.pad_sequence(found, batch_first=True), lengths).tolist()
+    rated, vectors = answers(model.network, torch.nn.utils.rnn.pad_sequence(found, batch_first=True), lengths)
+    values = [round(value, DECIMALS) for value in rated.tolist()]
     if kind == "text/csv":
-        return "".join(f"{value:.6f}\n" for value in values).encode(), kind
-    return json.dumps({"predictions": [round(value, 6) for value in values]}).encode(), kind
+        return "".join(f"{value:.{DECIMALS}f}\n" for value in values).encode(), kind
+    rounded = vectors.double().numpy().round(DECIMALS).tolist()
+    both = [{"score": value, "embedding": vector} for value, vector in zip(values, rounded, strict=True)]
+    return json.dumps({"predictions": both if embedding else values}).encode(), kind
 
 
-def read_csv(body: bytes) -> list:
-    """Return the texts of a CSV body."""
+def read_csv(body: bytes) -> tuple[list, bool]:
+    """Return the texts of a CSV body; nobody asks for vectors there."""
     try:
         rows = [row for row in csv.reader(body.decode().splitlines()) if row]
     except UnicodeDecodeError as error:
@@ -131,11 +152,11 @@ def read_csv(body: bytes) -> list:
     for number, row in enumerate(rows, start=1):
         if len(row) != 1:
             raise ValueError(f"row {number} has {len(row)} values: send one text a line, in quotes if it has a comma")
-    return [row[0] for row in rows]
+    return [row[0] for row in rows], False
 
 
-def read_json(body: bytes) -> list:
-    """Return the texts of a JSON body as they came."""
+def read_json(body: bytes) -> tuple[list, bool]:
+    """Return the texts of a JSON body as they came, and whether their vectors are asked for."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -143,7 +164,10 @@ def read_json(body: bytes) -> list:
     instances = document.get("instances") if isinstance(document, dict) else document
     if not isinstance(instances, list):
         raise ValueError('expected {"instances": ["text", ...]}')
-    return instances
+    embedding = isinstance(document, dict) and document.get("embedding", False)
+    if not isinstance(embedding, bool):
+        raise ValueError(f"embedding is {embedding!r}; send true or false, or leave it out")
+    return instances, embedding
 
 
 def check(model: Model, number: int, item: object) -> str:

@@ -21,7 +21,7 @@ import baseline
 import inference
 import sm_runtime
 import snippets
-from sm_runtime import drift_profile, gadam, optimizers, options, package
+from sm_runtime import drift_embedding, drift_profile, gadam, optimizers, options, package
 
 
 def arguments(environment: sm_runtime.Environment) -> argparse.Namespace:
@@ -105,16 +105,20 @@ def measure_test(args, network, vocabulary: list[str], data, held_out, test: sni
     return metrics
 
 
-def drift_reference(vocabulary: list[str], held_out: snippets.Snippets, ratings: np.ndarray) -> dict:
-    """Profile held-out texts and the ratings (n) given to them: training texts have hardly a word that is unknown."""
+def drift_reference(network: torch.nn.Module, vocabulary: list[str], held_out: snippets.Snippets) -> dict:
+    """Profile held-out texts and what is answered to them: training texts have hardly a word that is unknown."""
     places = {word: place for place, word in enumerate(vocabulary, start=inference.UNKNOWN + 1)}
     described = np.array([[*inference.describe(places, text).values()] for text in held_out.texts])
+    words, lengths = held_out.encode(vocabulary)
+    ratings, vectors = inference.answers(network, words.to(next(network.parameters()).device), lengths)
+    enough = len(held_out) >= drift_embedding.LEAST_ROWS
     return drift_profile.document(
         rows=len(held_out),
         feature_order=inference.FEATURES,
         features=[drift_profile.numeric(*pair) for pair in zip(inference.FEATURES, described.T, strict=True)],
         representation=[drift_profile.pca("pca", inference.FEATURES, described)],
-        **drift_profile.regressor(ratings.round(6)),
+        embeddings=[drift_embedding.embedding("embedding", vectors.cpu().numpy())] if enough else [],
+        **drift_profile.regressor(ratings.cpu().numpy().round(inference.DECIMALS)),
     )
 
 
@@ -148,7 +152,7 @@ def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: di
             processes=group.size,
             device=group.device.type,
         ),
-        drift_reference=drift_reference(vocabulary, held_out, ask(network, *held_out.encode(vocabulary)).numpy()),
+        drift_reference=drift_reference(network, vocabulary, held_out),
         output=args.output_dir,
     )
 

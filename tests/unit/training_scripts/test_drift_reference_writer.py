@@ -15,7 +15,9 @@ from airflow_dlaws.drift import values
 from airflow_dlaws.drift.build import build_profile, categorical_profile, numeric_profile, reconstruction_error
 from airflow_dlaws.drift.cells import quantile_edges
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
-from sm_runtime import drift_profile
+from airflow_dlaws.drift.embedding import build_embedding, count_images, discrepancy, frequencies
+from airflow_dlaws.drift.representation import parse_embedding
+from sm_runtime import drift_embedding, drift_profile
 
 CREATED = datetime(2013, 4, 1, tzinfo=UTC)
 CARRIERS = np.array(["AA", " UA", "B6", "", "NaN"])
@@ -177,3 +179,41 @@ def test_a_reference_of_many_columns_takes_kilobytes_to_a_few_megabytes() -> Non
     images = json.dumps(document_of(random.normal(size=(1000, 784))))
     assert 20_000 < len(table_of_25) < 200_000
     assert 200_000 < len(images) < 5_000_000
+
+
+def test_an_embedding_is_written_as_the_drift_package_builds_it() -> None:
+    rows = np.random.default_rng(6).normal(size=(2500, 24)) @ np.random.default_rng(7).normal(size=(24, 24))
+    rows[5, 3] = np.nan
+    document = drift_profile.document(
+        rows=2500,
+        feature_order=["x"],
+        features=[drift_profile.numeric("x", rows[:, 0])],
+        embeddings=[drift_embedding.embedding("embedding", rows, pairs=256)],
+    )
+    (ours,), theirs = read(document).embeddings, build_embedding("embedding", rows, pairs=256)
+    assert (ours.rows, ours.dimension, ours.pairs, ours.seed) == (2499, 24, 256, 0)
+    assert ours.bandwidth == pytest.approx(theirs.bandwidth, rel=0.05), "the medians of two samples of rows"
+    assert ours.moments == pytest.approx(theirs.moments, rel=0.5, abs=1e-3)
+    waves = drift_embedding.frequencies(0, 256, 24, ours.bandwidth)
+    np.testing.assert_allclose(waves, frequencies(0, 256, 24, ours.bandwidth), rtol=1e-5, atol=1e-6)
+
+
+def test_healthy_vectors_lie_with_the_written_embedding_and_moved_ones_do_not() -> None:
+    random = np.random.default_rng(8)
+    written = drift_embedding.embedding("embedding", random.normal(size=(1000, 16)), pairs=256)
+    profile = parse_embedding(json.loads(json.dumps(written)))
+    healthy = [discrepancy(profile, count_images(profile, random.normal(size=(200, 16)))).p_value for _ in range(40)]
+    assert sum(p < 0.05 for p in healthy) <= 6, "6 of 40 or more at 5 % happen once in seventy times"
+    assert 0.2 < np.median(healthy) < 0.8
+    moved = discrepancy(profile, count_images(profile, random.normal(size=(200, 16)) + 0.5))
+    assert moved.p_value < 1e-6
+
+
+def test_few_vectors_are_refused_and_equal_ones_never_look_drifted() -> None:
+    with pytest.raises(ValueError, match="'e' has 59 finite rows; at least 60 are needed"):
+        drift_embedding.embedding("e", np.zeros((59, 3)))
+    dead = parse_embedding(json.loads(json.dumps(drift_embedding.embedding("e", np.ones((60, 3)), pairs=16))))
+    assert dead.bandwidth == pytest.approx(1 / np.sqrt(2))
+    assert discrepancy(dead, count_images(dead, np.ones((20, 3)))).p_value > 0.4
+    mostly = np.vstack([np.zeros((80, 3)), np.eye(3)])
+    assert drift_embedding.embedding("e", mostly, pairs=16)["bandwidth"] > 0

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from airflow_dlaws.drift import values
 from airflow_dlaws.drift.build import build_profile, categorical_profile, numeric_profile, reconstruction_error
 from airflow_dlaws.drift.cells import quantile_edges
-from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
 from airflow_dlaws.drift.embedding import build_embedding, count_images, discrepancy, frequencies
+from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
 from airflow_dlaws.drift.representation import parse_embedding
 from sm_runtime import drift_embedding, drift_profile
 

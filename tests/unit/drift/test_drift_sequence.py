@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_dlaws.drift.build import build_profile
 from airflow_dlaws.drift.comparison import Family
 from airflow_dlaws.drift.counts import FeatureCounts, TrafficCounts
-from airflow_dlaws.drift.sequence import Evidence, advance
+from airflow_dlaws.drift.sequence import Evidence, advance, judged_together
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.spending import alpha_of, family_shares, share_of_look
 from airflow_dlaws.drift.verdict import DriftOutcome
@@ -96,6 +96,23 @@ def test_a_weak_drift_that_no_window_shows_alone_is_found_in_many(normal):
     assert first.windows > 1
     assert f"over the last {first.windows} windows" in first.reason
     assert first.rows == first.windows * ROWS
+
+
+def test_what_a_verdict_judged_can_be_had_for_its_report(normal):
+    generator, evidence = np.random.default_rng(4), Evidence()
+    for _ in range(40):
+        counted = window(normal, generator.normal(0.15, size=ROWS))
+        before, (evidence, verdict) = evidence, advance(normal, evidence, counted, LOOSE)
+        assert judged_together(before, counted, verdict.windows).rows == verdict.rows == verdict.windows * ROWS
+        assert set(verdict.effects) == {"x"}
+
+
+def test_lengths_can_change_between_two_looks_and_no_window_counts_twice_or_out_of_turn(normal):
+    evidence, sizes = Evidence(), list(range(1, 25))
+    for look, rows in enumerate(sizes, start=1):
+        rule = DriftSettings(min_rows=1, min_effect=9, longest=1 if 6 < look < 12 else 8)
+        evidence, verdict = advance(normal, evidence, window(normal, np.full(rows, 0.1)), rule)
+        assert verdict.rows == sum(sizes[look - verdict.windows : look])
 
 
 def test_a_strong_drift_is_told_by_the_first_window_that_has_it_after_any_number_of_healthy_ones(normal):

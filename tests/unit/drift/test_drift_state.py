@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from captured_traffic import capture_file, healthy_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +20,11 @@ from airflow_dlaws.drift.state import (
     cooling_down,
     hour_of,
     new_state,
+    parse_state,
     unread,
     worth_reading,
 )
+from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import from_json, to_json
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
@@ -132,6 +135,18 @@ def test_drift_just_told_is_not_told_again(profile):
     assert cooling_down(state, NOW + timedelta(minutes=59), timedelta(hours=1))
     assert not cooling_down(state, NOW + timedelta(minutes=60), timedelta(hours=1))
     assert not cooling_down(new_state(profile, None), NOW, timedelta(hours=1))
+
+
+def test_a_state_of_another_version_is_refused_with_the_way_out(profile):
+    document = to_json(new_state(profile, NOW))
+    assert parse_state(json.dumps(document).encode(), "s3://b/k") == new_state(profile, NOW)
+    old = json.dumps({**document, "format": "dlaws-drift-state/1"}).encode()
+    with pytest.raises(SpecificationError, match=r"s3://b/k is of format .*state/1.*move the file away"):
+        parse_state(old, "s3://b/k")
+    with pytest.raises(SpecificationError, match="use another place"):
+        parse_state(b'{"format": "x"}', "s3://b/k")
+    with pytest.raises(SpecificationError, match="holds no drift state"):
+        parse_state(b"[]", "s3://b/k")
 
 
 def test_the_state_survives_json(profile):

@@ -1,13 +1,11 @@
-"""CloudWatch for one rollout: alarms that watch green alone, and the minute counts of both fleets."""
+"""CloudWatch's alarms for one rollout: they watch green alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_dlaws.launchers.aws_errors import service_errors
-from airflow_dlaws.rollout.analysis import Minute
 from airflow_dlaws.rollout.plan import RolloutPlan
 from airflow_dlaws.rollout.state import AlarmView
 
@@ -56,7 +54,7 @@ class RolloutAlarms:
                 AlarmDescription=f"5xx rate of {self._config}, new on endpoint {self._endpoint}",
                 Namespace="AWS/SageMaker",
                 MetricName="Invocation5XXErrors",
-                Dimensions=_dimensions(
+                Dimensions=dimensions(
                     EndpointName=self._endpoint, VariantName=self._variant, EndpointConfigName=self._config
                 ),
                 # One sample of 0 or 1 for each request: the average is the error rate.
@@ -117,52 +115,8 @@ class RolloutAlarms:
                 self._client.delete_alarms(AlarmNames=there)
 
     def _verdict_dimensions(self) -> list[dict[str, str]]:
-        return _dimensions(EndpointName=self._endpoint, EndpointConfigName=self._config)
+        return dimensions(EndpointName=self._endpoint, EndpointConfigName=self._config)
 
 
-class RolloutMetrics:
-    """Request and error counts of both fleets. `client` is a boto3 CloudWatch client."""
-
-    def __init__(self, client: Any, *, endpoint_name: str, variant_name: str) -> None:
-        self._client = client
-        self._endpoint, self._variant = endpoint_name, variant_name
-
-    def minutes(self, *, green: str, blue: str, since: float, until: float) -> tuple[Minute, ...]:
-        """Return the minutes that have any request, of the configurations `green` and `blue` (epoch seconds)."""
-        queries = [
-            self._query(f"{fleet}_{field}", metric, config)
-            for fleet, config in (("green", green), ("blue", blue))
-            if config
-            for field, metric in (("requests", "Invocations"), ("errors", "Invocation5XXErrors"))
-        ]
-        start = int(since) // _MINUTE * _MINUTE
-        end = (int(until) // _MINUTE + 1) * _MINUTE
-        counts: dict[int, dict[str, int]] = {}
-        with service_errors(f"read the metrics of endpoint {self._endpoint}"):
-            pages = self._client.get_paginator("get_metric_data").paginate(
-                MetricDataQueries=queries,
-                StartTime=datetime.fromtimestamp(start, UTC),
-                EndTime=datetime.fromtimestamp(end, UTC),
-                ScanBy="TimestampAscending",
-            )
-            for page in pages:
-                for row in page["MetricDataResults"]:
-                    for at, value in zip(row["Timestamps"], row["Values"], strict=True):
-                        minute = counts.setdefault(int(at.timestamp()), {})
-                        minute[row["Id"]] = minute.get(row["Id"], 0) + round(value)
-        return tuple(Minute(start=at, **fields) for at, fields in sorted(counts.items()))
-
-    def _query(self, identifier: str, metric: str, config_name: str) -> Mapping[str, Any]:
-        dimensions = _dimensions(EndpointName=self._endpoint, VariantName=self._variant, EndpointConfigName=config_name)
-        return {
-            "Id": identifier,
-            "MetricStat": {
-                "Metric": {"Namespace": "AWS/SageMaker", "MetricName": metric, "Dimensions": dimensions},
-                "Period": _MINUTE,
-                "Stat": "Sum",
-            },
-        }
-
-
-def _dimensions(**values: str) -> list[dict[str, str]]:
+def dimensions(**values: str) -> list[dict[str, str]]:
     return [{"Name": name, "Value": value} for name, value in values.items()]

@@ -116,5 +116,5 @@ def _check_statistics(names: list[str]) -> None:
         if not is_statistic(name):
             raise BadQuery(
                 f"The local AWS does not support the statistic {name!r}; it has SampleCount, Average, Sum, Minimum, "
-                "Maximum and percentiles such as p90."
+                "Maximum, percentiles such as p90 and trimmed counts between values such as TC(100:200)."
             )

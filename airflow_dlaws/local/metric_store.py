@@ -18,6 +18,8 @@ from typing import Any
 STANDARD_RESOLUTION = 60
 
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
+#: Trimmed count between absolute values: exclusive below, inclusive above, either may be left out.
+TRIMMED_COUNT = re.compile(r"TC\((\d+(?:\.\d{1,10})?)?:(\d+(?:\.\d{1,10})?)?\)")
 
 Dimensions = tuple[tuple[str, str], ...]
 
@@ -79,6 +81,12 @@ class Bucket:
         high = min(low + 1, len(ordered) - 1)
         return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
+    def count_between(self, low: float, high: float) -> float | None:
+        """Count samples above `low` and up to `high`; None where samples came only as statistic sets."""
+        if len(self.values) < self.count:
+            return None
+        return float(sum(low < value <= high for value in self.values))
+
 
 _PLAIN: dict[str, Callable[[Bucket], float]] = {
     "SampleCount": lambda bucket: bucket.count,
@@ -90,14 +98,18 @@ _PLAIN: dict[str, Callable[[Bucket], float]] = {
 
 
 def is_statistic(name: str) -> bool:
-    """Whether this statistic can be computed here: the five plain ones and percentiles such as p90 or p99.9."""
-    return name in _PLAIN or PERCENTILE.fullmatch(name) is not None
+    """Whether this statistic can be computed here: the five plain ones, percentiles (p99.9), counts (TC(100:200))."""
+    counts = TRIMMED_COUNT.fullmatch(name)
+    return name in _PLAIN or PERCENTILE.fullmatch(name) is not None or bool(counts and any(counts.groups()))
 
 
 def statistic(bucket: Bucket, name: str) -> float | None:
     """Compute a statistic of a bucket that is not empty; None if it is a percentile of unknown values."""
     if name in _PLAIN:
         return _PLAIN[name](bucket)
+    if counts := TRIMMED_COUNT.fullmatch(name):
+        low, high = counts.groups()
+        return bucket.count_between(float(low) if low else -math.inf, float(high) if high else math.inf)
     return bucket.percentile(float(name[1:]))
 
 

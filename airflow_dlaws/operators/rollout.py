@@ -42,6 +42,8 @@ _PLAN_FIELDS = (
     "termination_wait_seconds",
     "maximum_execution_seconds",
     "smallest_harm",
+    "judge_latency",
+    "smallest_slowdown",
     "alpha",
     "min_requests",
     "on_no_traffic",
@@ -73,6 +75,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
     :param termination_wait_seconds: how long blue is kept after green has all traffic (all_at_once: watched then).
     :param maximum_execution_seconds: AWS rolls back after this; by default the waits plus 30 minutes.
     :param smallest_harm: the smallest ratio of error rates, green to blue, that is worth catching.
+    :param judge_latency: judge latency beside errors, against the quantiles of blue's hour before.
+    :param smallest_slowdown: the smallest factor by which green may be slower that is worth catching.
     :param alpha: chance that a healthy model is rolled back, over all looks together.
     :param min_requests: below this number of compared requests on green there is no verdict.
     :param on_no_traffic: "rollback" or "promote", where there is no verdict.
@@ -119,6 +123,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
         termination_wait_seconds: int | str = 300,
         maximum_execution_seconds: int | str | None = None,
         smallest_harm: float | str = 1.5,
+        judge_latency: bool | str = True,
+        smallest_slowdown: float | str = 1.2,
         alpha: float | str = 0.05,
         min_requests: int | str = 50,
         on_no_traffic: str = "rollback",
@@ -140,6 +146,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
         self.wait_seconds, self.termination_wait_seconds = wait_seconds, termination_wait_seconds
         self.maximum_execution_seconds = maximum_execution_seconds
         self.smallest_harm, self.alpha, self.min_requests = smallest_harm, alpha, min_requests
+        self.judge_latency, self.smallest_slowdown = judge_latency, smallest_slowdown
         self.on_no_traffic, self.alarm_error_rate = on_no_traffic, alarm_error_rate
         self.data_capture_s3_uri, self.capture_percent = data_capture_s3_uri, capture_percent
         self.allow_backfill, self.kill_policy = allow_backfill, on_kill

@@ -1,35 +1,21 @@
-"""Is green worse than blue? An always-valid sequential test on error counts: looking again costs nothing.
+"""Is green worse than blue? Always-valid evidence on errors and latency: looking again costs nothing.
 
-Given that a request failed, was it green's? Where both fleets have the same error rate, green's share of the errors
-is its share of the requests, whatever the rate is and however it moves over the day. Under a rate `theta` times as
-high, an error is green's with odds `theta` times as large. Each minute with g + b requests and eg + eb errors
-therefore multiplies the evidence for `theta` by
-
-    theta**eg / (w * theta + 1 - w)**(eg + eb)      with w = g / (g + b)
-
-whose expectation is at most 1 for a healthy green: exactly for independent draws, and, because the factor is convex
-in eg, also for the hypergeometric draw that a minute is once its totals are known (Hoeffding 1963, theorem 4). The
-evidence is averaged over a fixed grid of `theta`; by Ville's inequality its chance of ever reaching 1/alpha is at
-most alpha, over all looks together. The idea is that of Lindon and Malek, "Anytime-valid inference for multinomial
-count data" (NeurIPS 2022), and Lindon, Sanden and Shirikian, "Rapid regression detection in software deployments
-through sequential testing" (KDD 2022, arXiv 2205.14762). A minute is read again while it fills; its split is taken
-as known then (tested by simulation).
+The test is in `harm`. Errors and latency each get a share of the bet that is fixed before green serves, so `alpha`
+bounds the chance that a healthy green is ever rolled back, over both and over all looks. A minute is read again while
+it fills; its split is taken as known then (tested by simulation).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
-
-#: Harm up to this ratio is on the grid; worse harm is caught by the same points, as fast.
-_LARGEST_HARM = 30.0
-_GRID_POINTS = 8
-#: Each point of the grid weighs 0.7 of the one below: small harm is likelier, and needs the head start more.
-_DECAY = 0.7
+from airflow_dlaws.rollout.harm import CellCounts, Meter, error_alternatives, log_sum
+from airflow_dlaws.rollout.latency import LatencyReference, cells_of, latency_alternatives
+from airflow_dlaws.rollout.plan import ERROR_SHARE, RolloutPlan, Strategy
 
 
 class Verdict(enum.StrEnum):
@@ -49,6 +35,11 @@ class Minute:
     green_errors: int = 0
     blue_requests: int = 0
     blue_errors: int = 0
+    #: Answers with a known latency, and how many of them took longer than each threshold of the latency reference.
+    green_timed: int = 0
+    green_over: tuple[int, ...] = ()
+    blue_timed: int = 0
+    blue_over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,36 +54,92 @@ class Evidence:
     blue_errors: int = 0
     #: Requests of green that stand beside requests of blue; only these are compared.
     compared_requests: int = 0
-    #: Natural logarithm of the evidence for harm; at ln(1/alpha) green is rolled back.
+    #: Natural logarithm of the evidence for harm, of errors and latency together; at ln(1/alpha) green is rolled back.
     log_evidence: float = 0.0
+    #: The two parts, each averaged over its alternatives; 0 is no evidence either way.
+    log_error_evidence: float = 0.0
+    log_latency_evidence: float = 0.0
+    #: Of the compared answers with a known latency: how many, and how many were slower than blue's 95 % quantile.
+    green_timed: int = 0
+    green_slow: int = 0
+    blue_timed: int = 0
+    blue_slow: int = 0
 
 
-def judge(plan: RolloutPlan, minutes: Iterable[Minute], *, began: float) -> Evidence:
+def judge(
+    plan: RolloutPlan, minutes: Iterable[Minute], *, began: float, latency: LatencyReference | None = None
+) -> Evidence:
     """Return the verdict on all minutes read so far.
 
     :param minutes: in any order; those before `began` are blue's past, used only where all traffic moves at once and
-        nothing of blue's is left to compare with. That comparison assumes that error rates have not changed since.
+        nothing of blue's is left to compare with. That comparison assumes that rates have not changed since.
     :param began: when the update began, epoch seconds.
+    :param latency: what blue's answers took before; None judges errors alone.
     """
     ordered = sorted(minutes, key=lambda minute: minute.start)
     during = [minute for minute in ordered if minute.start + 60 > began]
     past = [minute for minute in ordered if minute.start + 60 <= began and minute.blue_requests > 0]
     pairs = _with_past(during, past) if plan.strategy is Strategy.ALL_AT_ONCE else during
-    compared = [minute for minute in pairs if _is_comparable(minute)]
-    log_evidence = _log_evidence(plan.smallest_harm, compared)
-    requests = sum(minute.green_requests for minute in compared)
+    compared = [minute for minute in pairs if is_comparable(minute)]
+    judgement = Judgement(plan, latency)
+    for minute in compared:
+        judgement.add(minute)
     totals = _totals(pairs)
-    verdict, reason = _verdict(plan, log_evidence, requests, totals)
-    return Evidence(
-        verdict=verdict,
-        reason=reason,
-        compared_requests=requests,
-        log_evidence=log_evidence,
+    evidence = Evidence(
+        compared_requests=sum(minute.green_requests for minute in compared),
+        log_evidence=judgement.log_evidence,
+        log_error_evidence=judgement.log_error_evidence,
+        log_latency_evidence=judgement.log_latency_evidence,
         green_requests=totals.green_requests,
         green_errors=totals.green_errors,
         blue_requests=totals.blue_requests,
         blue_errors=totals.blue_errors,
     )
+    if latency is not None:
+        evidence = _with_slow(evidence, latency, compared)
+    verdict, reason = _verdict(plan, evidence, latency)
+    return dataclasses.replace(evidence, verdict=verdict, reason=reason)
+
+
+class Judgement:
+    """Evidence that grows minute by minute: what `judge` folds over, and simulations call directly."""
+
+    def __init__(self, plan: RolloutPlan, latency: LatencyReference | None) -> None:
+        self._errors = Meter(error_alternatives(plan.smallest_harm))
+        self._latency = Meter(latency_alternatives(latency, plan.smallest_slowdown)) if latency else None
+        self._error_share = ERROR_SHARE if latency else 1.0
+        self._cells = len(latency.thresholds) if latency else 0
+
+    def add(self, minute: Minute) -> None:
+        """Add one comparable minute."""
+        self._errors.add(
+            CellCounts((minute.green_errors,), (minute.blue_errors,), minute.green_requests, minute.blue_requests)
+        )
+        if self._latency is None or not (minute.green_timed and minute.blue_timed):
+            return
+        if not len(minute.green_over) == len(minute.blue_over) == self._cells:
+            return
+        green, blue = cells_of(minute.green_timed, minute.green_over), cells_of(minute.blue_timed, minute.blue_over)
+        if green is not None and blue is not None:
+            self._latency.add(CellCounts(green, blue, minute.green_timed, minute.blue_timed))
+
+    @property
+    def log_error_evidence(self) -> float:
+        """Of errors alone."""
+        return self._errors.log_evidence
+
+    @property
+    def log_latency_evidence(self) -> float:
+        """Of latency alone; 0 where it is not judged."""
+        return self._latency.log_evidence if self._latency else 0.0
+
+    @property
+    def log_evidence(self) -> float:
+        """Of both, by their shares of the bet."""
+        if self._latency is None:
+            return self.log_error_evidence
+        errors = math.log(self._error_share) + self.log_error_evidence
+        return log_sum([errors, math.log1p(-self._error_share) + self.log_latency_evidence])
 
 
 def _with_past(during: Sequence[Minute], past: Sequence[Minute]) -> list[Minute]:
@@ -109,6 +156,10 @@ def _with_past(during: Sequence[Minute], past: Sequence[Minute]) -> list[Minute]
                     green_errors=minute.green_errors,
                     blue_requests=other.blue_requests,
                     blue_errors=other.blue_errors,
+                    green_timed=minute.green_timed,
+                    green_over=minute.green_over,
+                    blue_timed=other.blue_timed,
+                    blue_over=other.blue_over,
                 )
             )
         else:
@@ -116,32 +167,10 @@ def _with_past(during: Sequence[Minute], past: Sequence[Minute]) -> list[Minute]
     return pairs
 
 
-def _is_comparable(minute: Minute) -> bool:
+def is_comparable(minute: Minute) -> bool:
     """Both fleets served, and neither has more errors than requests (a metric that has not all arrived yet)."""
     served = minute.green_requests > 0 and minute.blue_requests > 0
     return served and minute.green_errors <= minute.green_requests and minute.blue_errors <= minute.blue_requests
-
-
-def _log_evidence(smallest_harm: float, minutes: Sequence[Minute]) -> float:
-    largest = max(_LARGEST_HARM, smallest_harm * 2)
-    step = math.log(largest / smallest_harm) / (_GRID_POINTS - 1)
-    weights = [_DECAY**n for n in range(_GRID_POINTS)]
-    terms = [
-        math.log(weight / sum(weights)) + _log_ratio(smallest_harm * math.exp(n * step), minutes)
-        for n, weight in enumerate(weights)
-    ]
-    top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms))
-
-
-def _log_ratio(theta: float, minutes: Sequence[Minute]) -> float:
-    """Return the logarithm of the evidence for an error rate exactly `theta` times blue's."""
-    total = 0.0
-    for minute in minutes:
-        share = minute.green_requests / (minute.green_requests + minute.blue_requests)
-        errors = minute.green_errors + minute.blue_errors
-        total += minute.green_errors * math.log(theta) - errors * math.log(share * theta + 1 - share)
-    return total
 
 
 def _totals(minutes: Sequence[Minute]) -> Minute:
@@ -154,20 +183,48 @@ def _totals(minutes: Sequence[Minute]) -> Minute:
     )
 
 
-def _verdict(plan: RolloutPlan, log_evidence: float, requests: int, totals: Minute) -> tuple[Verdict, str]:
-    counts = (
-        f"green failed {totals.green_errors} of {totals.green_requests} requests, "
-        f"blue {totals.blue_errors} of {totals.blue_requests}"
+def _with_slow(evidence: Evidence, latency: LatencyReference, minutes: Sequence[Minute]) -> Evidence:
+    at = _slow_index(latency)
+    timed = [minute for minute in minutes if minute.green_over and minute.blue_over]
+    return dataclasses.replace(
+        evidence,
+        green_timed=sum(minute.green_timed for minute in timed),
+        green_slow=sum(minute.green_over[at] for minute in timed),
+        blue_timed=sum(minute.blue_timed for minute in timed),
+        blue_slow=sum(minute.blue_over[at] for minute in timed),
     )
-    if log_evidence >= -math.log(plan.alpha):
-        odds = math.exp(min(log_evidence, 30.0))
-        return Verdict.HARM, (
-            f"{counts}: evidence {odds:.3g} to 1 that green's error rate is at least {plan.smallest_harm:g} times "
-            f"blue's, where {1 / plan.alpha:.3g} to 1 is enough (alpha={plan.alpha:g}, over all looks)"
+
+
+def _slow_index(latency: LatencyReference) -> int:
+    """Return the threshold that people are told of: the 95 % quantile, or the nearest there is."""
+    return min(range(len(latency.levels)), key=lambda index: abs(latency.levels[index] - 0.95))
+
+
+def _verdict(plan: RolloutPlan, evidence: Evidence, latency: LatencyReference | None) -> tuple[Verdict, str]:
+    counts = (
+        f"green failed {evidence.green_errors} of {evidence.green_requests} requests, "
+        f"blue {evidence.blue_errors} of {evidence.blue_requests}"
+    )
+    if latency and evidence.green_timed:
+        bar = latency.thresholds[_slow_index(latency)] / 1000
+        counts += (
+            f"; slower than {bar:.4g} ms were {evidence.green_slow} of {evidence.green_timed} answers of green, "
+            f"{evidence.blue_slow} of {evidence.blue_timed} of blue"
         )
+    if evidence.log_evidence >= -math.log(plan.alpha):
+        odds = math.exp(min(evidence.log_evidence, 30.0))
+        enough = f"where {1 / plan.alpha:.3g} to 1 is enough (alpha={plan.alpha:g}, over all looks)"
+        return Verdict.HARM, f"{counts}: evidence {odds:.3g} to 1 that {_harm(plan, evidence)}, {enough}"
+    requests = evidence.compared_requests
     if requests < plan.min_requests:
         return Verdict.INCONCLUSIVE, (
             f"{counts}; {requests} requests on green stand beside requests on blue, and a verdict needs "
             f"min_requests={plan.min_requests}"
         )
     return Verdict.NO_HARM_SEEN, f"{counts}: no sign of harm among {requests} compared requests"
+
+
+def _harm(plan: RolloutPlan, evidence: Evidence) -> str:
+    if evidence.log_error_evidence >= evidence.log_latency_evidence:
+        return f"green's error rate is at least {plan.smallest_harm:g} times blue's"
+    return f"green is slower than blue by a factor of {plan.smallest_slowdown:g} or more"

@@ -25,6 +25,8 @@ SHORTEST_EXECUTION_SECONDS = 600
 LONGEST_EXECUTION_SECONDS = 28800
 #: What starting green's instances may take on top of the waits; loading a large image and model takes 10 to 20 minutes.
 PROVISIONING_SECONDS = 1800
+#: How much of the bet is on errors where latency is judged too: a failed answer is worse than a late one, and rarer.
+ERROR_SHARE = 0.8
 #: The period of the verdict alarm: how long CloudWatch may take to see that we said no.
 _ALARM_SECONDS = 10
 
@@ -69,6 +71,10 @@ class RolloutPlan:
     maximum_execution_seconds: int | None = None
     #: The smallest ratio of green's error rate to blue's that is worth catching.
     smallest_harm: float = 1.5
+    #: Judge latency beside errors. It needs an hour of blue's answers to cut by; without them errors are judged alone.
+    judge_latency: bool = True
+    #: The smallest factor by which green may be slower than blue that is worth catching.
+    smallest_slowdown: float = 1.2
     #: Chance that a model exactly as good as the one in service is rolled back, over all looks together.
     alpha: float = 0.05
     #: Below this number of compared requests on green there is no verdict.
@@ -90,6 +96,7 @@ class RolloutPlan:
             ("wait_seconds", self.wait_seconds, 0, LONGEST_WAIT_SECONDS),
             ("termination_wait_seconds", self.termination_wait_seconds, 0, LONGEST_WAIT_SECONDS),
             ("smallest_harm", self.smallest_harm, 1.05, 20),
+            ("smallest_slowdown", self.smallest_slowdown, 1.05, 20),
             ("alpha", self.alpha, 1e-6, 0.5),
             ("min_requests", self.min_requests, 1, 10**9),
             ("alarm_error_rate", self.alarm_error_rate, 0.001, 1),
@@ -113,6 +120,17 @@ class RolloutPlan:
         if self.strategy is Strategy.ALL_AT_ONCE:
             return self.termination_wait_seconds
         return self.wait_seconds * (self.steps - 1)
+
+    @property
+    def first_share(self) -> float:
+        """Green's share of the traffic while it matters: in the first step."""
+        shares = {Strategy.CANARY: self.canary_percent, Strategy.LINEAR: self.linear_step_percent}
+        return shares.get(self.strategy, 100) / 100
+
+    @property
+    def error_weight(self) -> float:
+        """How much of the bet is on errors."""
+        return ERROR_SHARE if self.judge_latency else 1.0
 
     @property
     def steps(self) -> int:
@@ -197,6 +215,8 @@ _READERS: Mapping[str, Any] = {
 
 
 def _read(name: str, value: Any) -> Any:
+    if name == "judge_latency":
+        return _boolean(value)
     if name == "maximum_execution_seconds" and value in (None, "", "None"):
         return None
     reader = _READERS.get(name, float)
@@ -205,3 +225,11 @@ def _read(name: str, value: Any) -> Any:
     except (ValueError, TypeError) as error:
         allowed = " or ".join(reader) if isinstance(reader, enum.EnumMeta) else f"a {reader.__name__}"
         raise SpecificationError(f"{name}={value!r} cannot be read: give {allowed}") from error
+
+
+def _boolean(value: Any) -> bool:
+    words = {"true": True, "false": False}
+    text = str(value).strip().lower()
+    if text not in words:
+        raise SpecificationError(f"judge_latency={value!r} cannot be read: give true or false")
+    return words[text]

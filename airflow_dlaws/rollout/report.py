@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from airflow_dlaws.page import Mark, Series, line_chart, page, section, table
+from airflow_dlaws.page import Mark, Series, line_chart, page, paragraph, section, table
 from airflow_dlaws.rollout.plan import RolloutPlan
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult
 from airflow_dlaws.rollout.state import Look, RolloutState
@@ -42,7 +42,7 @@ def to_html(report: RolloutReport) -> str:
         f"Rollout on {result.endpoint_name}: {result.outcome.replace('_', ' ')}",
         result.reason,
         section("Models", _facts(result)),
-        section("Requests", _requests(result)),
+        section("Requests", _requests(report)),
         section("Traffic", _traffic_chart(looks, began)),
         section("Errors", _error_chart(looks, began)),
         section("Looks", _looks_table(looks, began)),
@@ -61,12 +61,18 @@ def _facts(result: RolloutResult) -> str:
     )
 
 
-def _requests(result: RolloutResult) -> str:
+def _requests(report: RolloutReport) -> str:
+    result, state = report.result, report.record.state
+    evidence, forecast = state.evidence, state.forecast
     rows = [
-        ("green", result.green_requests, result.green_errors, _rate(result.green_errors, result.green_requests)),
-        ("blue", result.blue_requests, result.blue_errors, _rate(result.blue_errors, result.blue_requests)),
-    ]
-    return table(("fleet", "requests", "answered 5xx", "error rate"), rows)
+        ("green", result.green_requests, result.green_errors, _rate(result.green_errors, result.green_requests),
+         _rate(evidence.green_slow, evidence.green_timed)),
+        ("blue", result.blue_requests, result.blue_errors, _rate(result.blue_errors, result.blue_requests),
+         _rate(evidence.blue_slow, evidence.blue_timed)),
+    ]  # fmt: skip
+    slow = "slower than blue's 95 % before" if state.latency else "slow (not judged)"
+    told = table(("fleet", "requests", "answered 5xx", "error rate", slow), rows)
+    return told + (paragraph(f"Told beforehand: {forecast}.") if forecast else "")
 
 
 def _rate(errors: int, requests: int) -> float | None:

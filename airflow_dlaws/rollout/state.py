@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass, field
 
 from airflow_dlaws.rollout.analysis import Evidence
+from airflow_dlaws.rollout.latency import LatencyReference
 
 
 class Step(enum.StrEnum):
@@ -132,6 +133,10 @@ class RolloutState:
     blind_since: float | None = None
     #: When going back must be done.
     rollback_deadline: float | None = None
+    #: What blue's answers took before green served, fixed then; None where latency is not judged.
+    latency: LatencyReference | None = None
+    #: What the bake can see with the traffic of the hour before; empty where that could not be told.
+    forecast: str = ""
     cause: Cause = Cause.NONE
     #: Why the rollout goes back or ended, in a sentence.
     reason: str = ""

@@ -1,0 +1,96 @@
+"""The always-valid test behind a rollout's verdict: does green's share of some kind of request grow too large?
+
+Each request falls into a cell (answered or failed; fast, slow, slower). Given the cells, which requests were green's?
+Where both fleets behave alike, green's share is its share of the traffic in every cell, whatever the cells' rates are
+and however they move over the day. An alternative says that green's odds in cell j are `ratio[j]` times as large. A
+minute with g[j] and b[j] requests in the cells therefore multiplies the evidence for the alternative by
+
+    product over j of  ratio[j]**g[j] / (w * ratio[j] + 1 - w)**(g[j] + b[j])      with w = g / (g + b)
+
+whose expectation is at most 1 for a healthy green: exactly for independent draws, and, because the factor is convex
+in g, also for the hypergeometric draw that a minute is once its totals are known (Hoeffding 1963, theorem 4).
+Evidence is averaged over alternatives with fixed weights; by Ville's inequality its chance of ever reaching 1/alpha
+is at most alpha, over all looks together. The idea is that of Lindon and Malek, "Anytime-valid inference for
+multinomial count data" (NeurIPS 2022), and Lindon, Sanden and Shirikian, "Rapid regression detection in software
+deployments through sequential testing" (KDD 2022, arXiv 2205.14762).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+#: Points of the grid of error ratios, evenly spaced in logarithm, and how much each weighs of the one below: small
+#: harm is likelier, and needs the head start more. Worse harm than the largest is caught by it, as fast. A bet on the
+#: smallest harm itself would wait for proof against harm half as large: the grid begins a little above it.
+_GRID_POINTS = 4
+_ABOVE_SMALLEST = 1.1
+_LARGEST_HARM = 5.0
+_DECAY = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """One way in which green may be worse, and how much of the bet is on it."""
+
+    weight: float
+    #: For each cell, how many times blue's odds green's are; all above 0.
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CellCounts:
+    """Requests of one minute by cell, and how many each fleet served in all."""
+
+    green: Sequence[int]
+    blue: Sequence[int]
+    green_requests: int
+    blue_requests: int
+
+
+def error_alternatives(smallest_harm: float) -> tuple[Alternative, ...]:
+    """Return alternatives for one cell, the failed requests: an error rate `smallest_harm` times blue's, and more."""
+    first = smallest_harm * _ABOVE_SMALLEST
+    step = math.log(max(_LARGEST_HARM, first * 2) / first) / (_GRID_POINTS - 1)
+    weights = normalised([_DECAY**n for n in range(_GRID_POINTS)])
+    return tuple(Alternative(weight=weight, ratios=(first * math.exp(n * step),)) for n, weight in enumerate(weights))
+
+
+def normalised(weights: Sequence[float]) -> list[float]:
+    """Return weights that sum to 1."""
+    return [weight / sum(weights) for weight in weights]
+
+
+class Meter:
+    """Adds up the evidence minute by minute; `log_evidence` may be read at any time.
+
+    :param alternatives: whose weights sum to at most 1.
+    """
+
+    def __init__(self, alternatives: Sequence[Alternative]) -> None:
+        self._ratios = [alternative.ratios for alternative in alternatives]
+        self._logs = [math.log(alternative.weight) for alternative in alternatives]
+
+    def add(self, minute: CellCounts) -> None:
+        """Add one minute in which both fleets served."""
+        share = minute.green_requests / (minute.green_requests + minute.blue_requests)
+        cells = list(zip(minute.green, minute.blue, strict=True))
+        for index, ratios in enumerate(self._ratios):
+            self._logs[index] += sum(
+                green * math.log(ratio) - (green + blue) * math.log1p(share * (ratio - 1))
+                for ratio, (green, blue) in zip(ratios, cells, strict=True)
+                if green or blue
+            )
+
+    @property
+    def log_evidence(self) -> float:
+        """The natural logarithm of the evidence so far, averaged over the alternatives."""
+        return log_sum(self._logs)
+
+
+def log_sum(logs: Iterable[float]) -> float:
+    """Return the logarithm of the sum of numbers given by their logarithms; minus infinity of none."""
+    values = list(logs)
+    top = max(values, default=-math.inf)
+    return top if math.isinf(top) else top + math.log(sum(math.exp(value - top) for value in values))

@@ -1,0 +1,121 @@
+"""How long must a canary bake? Answered before it begins, from the traffic there is and the harm worth catching.
+
+The logarithm of the evidence grows, minute by minute, like a random walk whose drift and variance follow from the
+traffic and the harm. The time until it passes the bar is then about inverse Gaussian (Wald 1947; Folks and Chhikara,
+JRSS B 40, 1978), taken for each alternative on the grid, and the best of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from airflow_dlaws.rollout.harm import Alternative, error_alternatives
+from airflow_dlaws.rollout.plan import RolloutPlan
+
+_NORMAL = NormalDist()
+#: Longer bakes than a day are no plan for a rollout.
+_LONGEST_MINUTES = 1440
+#: Below one failure in so many answers a rate cannot be read from an hour of traffic; the plan assumes this one.
+_LEAST_ERROR_RATE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What an endpoint has to do before the rollout: requests a minute in all, and the share that fails."""
+
+    requests_per_minute: float
+    error_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What this plan can see with this traffic."""
+
+    green_requests_per_minute: float
+    error_rate: float
+    #: The ratio of error rates it is about.
+    harm: float
+    #: Chance that such harm is found within the bake.
+    power: float
+    #: Minutes of bake that give the power asked for; None where even a day does not.
+    minutes_needed: float | None
+
+    @property
+    def sentence(self) -> str:
+        """Say it to a person."""
+        need = "a day would not be enough" if self.minutes_needed is None else f"{self.minutes_needed:.0f} min would be"
+        return (
+            f"with {self.green_requests_per_minute:.3g} requests a minute on green and {self.error_rate:.2%} failing, "
+            f"{self.harm:g} times the errors are found within the bake with chance {self.power:.0%} ({need} needed)"
+        )
+
+
+def forecast(plan: RolloutPlan, traffic: Traffic, *, harm: float = 2.0, power: float = 0.9) -> Forecast:
+    """Return what the plan's bake can see.
+
+    :param harm: green's error rate over blue's.
+    :param power: the chance asked for `minutes_needed`.
+    """
+    share = plan.first_share
+    green = traffic.requests_per_minute * share
+    rate = max(traffic.error_rate, _LEAST_ERROR_RATE)
+    walks = list(_walks(plan, green, traffic.requests_per_minute - green, rate, harm))
+    minutes = plan.bake_seconds / 60
+    needed = next((m for m in _minutes() if _chance(walks, m) >= power), None)
+    return Forecast(
+        green_requests_per_minute=green,
+        error_rate=rate,
+        harm=harm,
+        power=_chance(walks, minutes),
+        minutes_needed=needed,
+    )
+
+
+@dataclass(frozen=True)
+class _Walk:
+    drift: float
+    variance: float
+    bar: float
+
+
+def _walks(plan: RolloutPlan, green: float, blue: float, rate: float, harm: float) -> Iterator[_Walk]:
+    if blue <= 0:  # all at once: blue's past minutes stand beside green's
+        blue = green
+    weight = plan.error_weight
+    for alternative in error_alternatives(plan.smallest_harm):
+        yield _walk(alternative, green, blue, rate, harm, math.log(1 / (plan.alpha * weight * alternative.weight)))
+
+
+def _walk(alternative: Alternative, green: float, blue: float, rate: float, harm: float, bar: float) -> _Walk:
+    (ratio,) = alternative.ratios
+    share = green / (green + blue) if green + blue else 0.0
+    cost = math.log1p(share * (ratio - 1))
+    failed_green, failed_blue = green * min(1.0, rate * harm), blue * rate
+    drift = failed_green * (math.log(ratio) - cost) - failed_blue * cost
+    variance = failed_green * (math.log(ratio) - cost) ** 2 + failed_blue * cost**2
+    return _Walk(drift, variance, bar)
+
+
+def _chance(walks: list[_Walk], minutes: float) -> float:
+    return max((_passes(walk, minutes) for walk in walks), default=0.0)
+
+
+def _passes(walk: _Walk, minutes: float) -> float:
+    """Return the chance that the walk reaches its bar within so many minutes (inverse Gaussian distribution)."""
+    if walk.variance <= 0 or minutes <= 0:
+        return 0.0
+    spread = math.sqrt(walk.variance * minutes)
+    direct = _NORMAL.cdf((walk.drift * minutes - walk.bar) / spread)
+    exponent = min(2 * walk.drift * walk.bar / walk.variance, 700.0)
+    reflected = math.exp(exponent) * _NORMAL.cdf(-(walk.drift * minutes + walk.bar) / spread)
+    return min(1.0, direct + reflected)
+
+
+def _minutes() -> Iterator[float]:
+    minutes = 1.0
+    while minutes <= _LONGEST_MINUTES:
+        yield minutes
+        minutes = max(minutes + 1, minutes * 1.02)

@@ -5,6 +5,8 @@ Beside it stand what teams use: a fixed test at the end, p < 0.05 looked at ever
 a Mann-Whitney judge on minute points (as Kayenta's), and Wald's sequential test that knows both rates beforehand: the
 lower bound that nobody reaches who does not. Blue fails 1 % of its requests; a tenth of the traffic goes to green.
 
+Latency is judged from the end of green's warm-up on; its minutes are counted from there, Wald's as well.
+
     share   of the rollouts that were rolled back within the hour
     median  minute of the rollback, over all rollouts (one that never comes is infinitely late)
 

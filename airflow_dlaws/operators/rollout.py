@@ -44,6 +44,7 @@ _PLAN_FIELDS = (
     "smallest_harm",
     "judge_latency",
     "smallest_slowdown",
+    "latency_warm_up_seconds",
     "alpha",
     "min_requests",
     "on_no_traffic",
@@ -77,6 +78,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
     :param smallest_harm: the smallest ratio of error rates, green to blue, that is worth catching.
     :param judge_latency: judge latency beside errors, against the quantiles of blue's hour before.
     :param smallest_slowdown: the smallest factor by which green may be slower that is worth catching.
+    :param latency_warm_up_seconds: latency is not judged so soon after green's first request.
     :param alpha: chance that a healthy model is rolled back, over all looks together.
     :param min_requests: below this number of compared requests on green there is no verdict.
     :param on_no_traffic: "rollback" or "promote", where there is no verdict.
@@ -125,6 +127,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
         smallest_harm: float | str = 1.5,
         judge_latency: bool | str = True,
         smallest_slowdown: float | str = 1.2,
+        latency_warm_up_seconds: float | str = 60,
         alpha: float | str = 0.05,
         min_requests: int | str = 50,
         on_no_traffic: str = "rollback",
@@ -147,6 +150,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
         self.maximum_execution_seconds = maximum_execution_seconds
         self.smallest_harm, self.alpha, self.min_requests = smallest_harm, alpha, min_requests
         self.judge_latency, self.smallest_slowdown = judge_latency, smallest_slowdown
+        self.latency_warm_up_seconds = latency_warm_up_seconds
         self.on_no_traffic, self.alarm_error_rate = on_no_traffic, alarm_error_rate
         self.data_capture_s3_uri, self.capture_percent = data_capture_s3_uri, capture_percent
         self.allow_backfill, self.kill_policy = allow_backfill, on_kill

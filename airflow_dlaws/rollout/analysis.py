@@ -80,7 +80,7 @@ def judge(
     during = [minute for minute in ordered if minute.start + 60 > began]
     past = [minute for minute in ordered if minute.start + 60 <= began and minute.blue_requests > 0]
     pairs = _with_past(during, past) if plan.strategy is Strategy.ALL_AT_ONCE else during
-    compared = [minute for minute in pairs if is_comparable(minute)]
+    compared = [_warm(plan, minute, pairs) for minute in pairs if is_comparable(minute)]
     judgement = Judgement(plan, latency)
     for minute in compared:
         judgement.add(minute)
@@ -99,6 +99,13 @@ def judge(
         evidence = _with_slow(evidence, latency, compared)
     verdict, reason = _verdict(plan, evidence, latency)
     return dataclasses.replace(evidence, verdict=verdict, reason=reason)
+
+
+def _warm(plan: RolloutPlan, minute: Minute, minutes: Sequence[Minute]) -> Minute:
+    """Return the minute without latencies where green was still warming up in it."""
+    first = next(each.start for each in minutes if each.green_requests > 0)
+    is_warm = minute.start >= first + plan.latency_warm_up_seconds
+    return minute if is_warm else dataclasses.replace(minute, green_timed=0, green_over=(), blue_timed=0, blue_over=())
 
 
 class Judgement:

@@ -75,6 +75,8 @@ class RolloutPlan:
     judge_latency: bool = True
     #: The smallest factor by which green may be slower than blue that is worth catching.
     smallest_slowdown: float = 1.2
+    #: Latency is not judged so soon after green's first request: caches are cold and code is compiled then.
+    latency_warm_up_seconds: float = 60.0
     #: Chance that a model exactly as good as the one in service is rolled back, over all looks together.
     alpha: float = 0.05
     #: Below this number of compared requests on green there is no verdict.
@@ -97,6 +99,7 @@ class RolloutPlan:
             ("termination_wait_seconds", self.termination_wait_seconds, 0, LONGEST_WAIT_SECONDS),
             ("smallest_harm", self.smallest_harm, 1.05, 20),
             ("smallest_slowdown", self.smallest_slowdown, 1.05, 20),
+            ("latency_warm_up_seconds", self.latency_warm_up_seconds, 0, LONGEST_WAIT_SECONDS),
             ("alpha", self.alpha, 1e-6, 0.5),
             ("min_requests", self.min_requests, 1, 10**9),
             ("alarm_error_rate", self.alarm_error_rate, 0.001, 1),

@@ -166,6 +166,10 @@ class RolloutBench:
             except TaskDeferred as again:
                 deferred = again
 
+    def now(self) -> float:
+        """Return the time, in epoch seconds."""
+        return time.time()
+
     def describe(self) -> dict[str, Any]:
         """Return DescribeEndpoint's answer."""
         return dict(self.sagemaker.describe_endpoint(EndpointName=self.name))

@@ -23,7 +23,7 @@ from airflow_dlaws.rollout.latency import (
 )
 from airflow_dlaws.rollout.plan import RolloutPlan
 
-PLAN = RolloutPlan()
+PLAN = RolloutPlan(latency_warm_up_seconds=0)
 SIGMA = 0.5
 REFERENCE = LatencyReference(
     levels=LEVELS,
@@ -144,3 +144,11 @@ def test_a_reference_survives_the_state_file_and_refuses_nonsense() -> None:
     assert from_json(LatencyReference, to_json(REFERENCE)) == REFERENCE
     with pytest.raises(SpecificationError, match="must increase"):
         LatencyReference(levels=(0.5, 0.9), thresholds=(20.0, 10.0), answers=1000)
+
+
+def test_the_first_minute_of_a_new_fleet_says_nothing_about_its_latency() -> None:
+    random_ = random.Random(5)
+    cold = simulated(random_, 0, green=60, blue=60, slowdown=5.0)
+    warm = [simulated(random_, n * 60, green=60, blue=60, slowdown=1.0) for n in range(1, 5)]
+    assert judge(RolloutPlan(), [cold, *warm], began=0, latency=REFERENCE).verdict is Verdict.NO_HARM_SEEN
+    assert judge(PLAN, [cold, *warm], began=0, latency=REFERENCE).verdict is Verdict.HARM

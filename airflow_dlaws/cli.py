@@ -1,4 +1,4 @@
-"""The command line: `dlaws local`, `dlaws demo`, `dlaws templates`, `dlaws jobs`. One small function a group."""
+"""The command line: `dlaws local`, `demo`, `templates`, `jobs`, `rollout`. One small function a group."""
 
 from __future__ import annotations
 
@@ -83,8 +83,22 @@ def register_jobs(commands: Commands) -> None:
     add_arguments(group.add_subparsers(required=True, metavar="ACTION"))
 
 
+def register_rollout(commands: Commands) -> None:
+    """Add `dlaws rollout`."""
+    from airflow_dlaws.commands.rollout import add_arguments
+
+    group = commands.add_parser("rollout", help="the rollouts on an endpoint: where they are, what they saw")
+    add_arguments(group.add_subparsers(required=True, metavar="ACTION"))
+
+
 #: New groups of commands are added here.
-GROUPS: list[Callable[[Commands], None]] = [register_local, register_demo, register_templates, register_jobs]
+GROUPS: list[Callable[[Commands], None]] = [
+    register_local,
+    register_demo,
+    register_templates,
+    register_jobs,
+    register_rollout,
+]
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_dlaws.airflow_rest import AirflowDoor, AirflowTasks, MwaaDoor, RestDoor
+from airflow_dlaws.commands.clients import add_aws, clients_of
 from airflow_dlaws.commands.jobs_table import job_row, table
 from airflow_dlaws.commands.orphans import Judge, JudgedJob, judge_jobs, stop_job, stop_orphans
 from airflow_dlaws.errors import SpecificationError
@@ -45,8 +46,7 @@ def add_arguments(commands: Any) -> None:
         action.add_argument("--dag", help="only of this DAG")
         action.add_argument("--run", dest="run_id", help="only of this run")
         action.add_argument("--task", help="only of this task")
-        action.add_argument("--region", help="AWS region; default: the environment's")
-        action.add_argument("--conn", metavar="CONN_ID", help="use an Airflow connection; default: boto3's credentials")
+        add_aws(action)
         action.add_argument("--json", action="store_true", help="print JSON")
         _add_airflow(action)
 
@@ -77,7 +77,7 @@ def duration(text: str) -> timedelta:
 
 def run_list(chosen: argparse.Namespace) -> int:
     """Print the jobs asked for."""
-    client, now = _client_of(chosen), datetime.now(UTC)
+    client, now = clients_of(chosen), datetime.now(UTC)
     finder = JobFinder(client)
     if chosen.orphans:
         if chosen.state not in (None, *map(str, RUNNING)):
@@ -90,7 +90,7 @@ def run_list(chosen: argparse.Namespace) -> int:
 
 def run_stop(chosen: argparse.Namespace) -> int:
     """Stop the jobs asked for, after a question."""
-    client, now = _client_of(chosen), datetime.now(UTC)
+    client, now = clients_of(chosen), datetime.now(UTC)
     finder = JobFinder(client)
     judge = _judge(chosen, client) if chosen.orphans else None
     if judge:
@@ -151,21 +151,6 @@ def _door(chosen: argparse.Namespace, client: Callable[[str], Any]) -> AirflowDo
         raise SpecificationError("--orphans must ask an Airflow: give --airflow-url or --mwaa")
     secrets = {name: os.environ.get(f"DLAWS_AIRFLOW_{name.upper()}", "") for name in ("token", "password")}
     return RestDoor(chosen.airflow_url, user=chosen.airflow_user or "", **secrets)
-
-
-def _client_of(chosen: argparse.Namespace) -> Callable[[str], Any]:
-    if chosen.conn:
-        from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
-
-        return AwsClients(AwsConnection(aws_conn_id=chosen.conn, region_name=chosen.region)).client
-    import boto3
-    from botocore.config import Config
-
-    session = boto3.Session(region_name=chosen.region)
-    if session.region_name is None:
-        raise SpecificationError("no AWS region is known: give --region or set AWS_DEFAULT_REGION")
-    config = Config(retries={"mode": "adaptive", "max_attempts": 10})
-    return lambda service: session.client(service, config=config)
 
 
 def _confirmed(chosen: argparse.Namespace, targets: list[JudgedJob], now: datetime) -> bool:

@@ -127,7 +127,7 @@ class RolloutConductor:
         look = _look(self.record, observation, decision, now)
         if decision.action in ENDPOINT_ACTIONS:
             # The step changes when the action is done; what was noticed is kept.
-            noticed = {name: getattr(decision.state, name) for name in ("evidence", "alarms", "traffic_since")}
+            noticed = {name: getattr(decision.state, name) for name in ("evidence", "alarms", "traffic_since", "wish")}
             self._save(before.but(**noticed), look)
         else:
             if decision.action is Action.TRIP:
@@ -247,14 +247,15 @@ class RolloutConductor:
         return {"latency": past.latency if plan.judge_latency else None, "forecast": told.sentence if told else ""}
 
     def _observe(self, now: float) -> Observation:
-        endpoint = self._endpoint.describe(self.order.endpoint_name)
+        endpoint, wish = self._endpoint.describe(self.order.endpoint_name), self._store.wish()
         state = self.state
         if not state.previous_config or state.updated_at is None:
-            return Observation(endpoint=endpoint)
+            return Observation(endpoint=endpoint, wish=wish)
         try:
-            return Observation(endpoint=endpoint, evidence=self._evidence(state, now), alarms=self._alarms.views())
+            evidence, alarms = self._evidence(state, now), self._alarms.views()
         except DlawsError as error:
-            return Observation(endpoint=endpoint, blind=str(error))
+            return Observation(endpoint=endpoint, wish=wish, blind=str(error))
+        return Observation(endpoint=endpoint, wish=wish, evidence=evidence, alarms=alarms)
 
     def _evidence(self, state: RolloutState, now: float) -> Evidence:
         began = state.updated_at or now

@@ -2,6 +2,9 @@
 
 <state_s3_uri>/rollouts/<endpoint>/lock.json       who is rolling out on this endpoint
 <state_s3_uri>/rollouts/<endpoint>/<config>.json   state and looks of one rollout; .html its report
+<state_s3_uri>/rollouts/<endpoint>/<config>.wish   what a person asked of it, from the command line
+
+Everything of an endpoint that is not one task's own is `RolloutFolder`; the command line needs no more.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport, to_html
 from airflow_dlaws.rollout.result import result_of
-from airflow_dlaws.rollout.state import is_final
+from airflow_dlaws.rollout.state import Wish, is_final
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
 
@@ -32,22 +35,80 @@ class LockNote:
     expires_at: float
 
 
+class RolloutFolder:
+    """What is remembered of one endpoint's rollouts."""
+
+    def __init__(self, store: ObjectStore, state_s3_uri: str, endpoint_name: str) -> None:
+        self.store = store
+        self._folder = S3Uri.parse(state_s3_uri) / "rollouts" / endpoint_name
+        self.lock_uri = self._folder / "lock.json"
+
+    def uri(self, config_name: str, suffix: str) -> S3Uri:
+        """Return where a file of one rollout lies."""
+        return self._folder / f"{config_name}{suffix}"
+
+    def holder(self) -> LockNote | None:
+        """Return who holds the endpoint, None where nobody does."""
+        with service_errors(f"read the lock {self.lock_uri}"):
+            if not self.store.exists(self.lock_uri):
+                return None
+            return from_json(LockNote, self.store.read_json(self.lock_uri))
+
+    def record(self, config_name: str) -> RolloutRecord | None:
+        """Return what is remembered of a rollout, None where it never began."""
+        uri = self.uri(config_name, ".json")
+        with service_errors(f"read {uri}"):
+            return read_record(self.store, uri)
+
+    def records(self) -> list[RolloutRecord]:
+        """Return all rollouts, the oldest first."""
+        with service_errors(f"list {self._folder}"):
+            names = [row.uri.key.rpartition("/")[2] for row in self.store.list(self._folder / "")]
+        states = [name[: -len(".json")] for name in names if name.endswith(".json") and not _is_aside(name)]
+        found = [record for record in map(self.record, states) if record is not None]
+        return sorted(found, key=lambda record: record.state.started_at)
+
+    def wish(self, config_name: str) -> Wish | None:
+        """Return what a person asked of a rollout."""
+        uri = self.uri(config_name, ".wish")
+        with service_errors(f"read {uri}"):
+            return from_json(Wish, self.store.read_json(uri)) if self.store.exists(uri) else None
+
+    def ask(self, config_name: str, wish: Wish) -> None:
+        """Leave a wish for the task that rolls out; the last one counts."""
+        uri = self.uri(config_name, ".wish")
+        with service_errors(f"write {uri}"):
+            self.store.write_json(uri, to_json(wish))
+
+
+def _is_aside(name: str) -> bool:
+    return name == "lock.json" or name.endswith(".report.json")
+
+
+def read_record(store: ObjectStore, uri: S3Uri) -> RolloutRecord | None:
+    """Return the state file at `uri`, None where there is none."""
+    return from_json(RolloutRecord, store.read_json(uri)) if store.exists(uri) else None
+
+
 class RolloutStore:
     """Lock, state file and report of one rollout."""
 
     def __init__(self, store: ObjectStore, order: RolloutOrder, names: RolloutNames) -> None:
         self._store, self._names = store, names
         self._endpoint = order.endpoint_name
-        folder = S3Uri.parse(order.state_s3_uri) / "rollouts" / order.endpoint_name
-        self._lock_uri = folder / "lock.json"
-        self.record_uri = folder / f"{names.config_name}.json"
-        self.report_uri = folder / f"{names.config_name}.html"
-        self._report_data_uri = folder / f"{names.config_name}.report.json"
+        self.folder = RolloutFolder(store, order.state_s3_uri, order.endpoint_name)
+        self._lock_uri = self.folder.lock_uri
+        self.record_uri = self.folder.uri(names.config_name, ".json")
+        self.report_uri = self.folder.uri(names.config_name, ".html")
+        self._report_data_uri = self.folder.uri(names.config_name, ".report.json")
 
     def load(self) -> RolloutRecord | None:
         """Return what is remembered of this rollout, or None where it never began."""
-        with service_errors(f"read {self.record_uri}"):
-            return self._load(self.record_uri)
+        return self.folder.record(self._names.config_name)
+
+    def wish(self) -> Wish | None:
+        """Return what a person asked of this rollout."""
+        return self.folder.wish(self._names.config_name)
 
     def save(self, record: RolloutRecord) -> None:
         """Remember."""
@@ -90,20 +151,13 @@ class RolloutStore:
 
     def release(self) -> None:
         """Give the lock back, if it is ours."""
-        with service_errors(f"release the lock {self._lock_uri}"):
-            if not self._store.exists(self._lock_uri):
-                return
-            holder = from_json(LockNote, self._store.read_json(self._lock_uri))
-            if holder.config_name == self._names.config_name:
+        holder = self.folder.holder()
+        if holder and holder.config_name == self._names.config_name:
+            with service_errors(f"release the lock {self._lock_uri}"):
                 self._store.delete(self._lock_uri)
 
-    def _load(self, uri: S3Uri) -> RolloutRecord | None:
-        if not self._store.exists(uri):
-            return None
-        return from_json(RolloutRecord, self._store.read_json(uri))
-
     def _is_over(self, holder: LockNote) -> bool:
-        record = self._load(S3Uri.parse(holder.record_uri))
+        record = read_record(self._store, S3Uri.parse(holder.record_uri))
         return record is not None and (is_final(record.state.step) or record.state.abandoned)
 
     def _refusal(self, holder: LockNote) -> str:

@@ -18,6 +18,7 @@ from airflow_dlaws.rollout.state import (
     Observation,
     RolloutState,
     Step,
+    WishKind,
     is_final,
 )
 from airflow_dlaws.rollout.transitions import TRANSITIONS, Action, Rule, Situation, When
@@ -105,6 +106,8 @@ def _noticed(state: RolloutState, observation: Observation, now: float) -> Rollo
     seen = state.evidence if observation.blind else observation.evidence
     loud = [alarm for alarm in observation.alarms if alarm.state == "ALARM"]
     return state.but(
+        # A wish that was heard stays: its file may be gone at the next look.
+        wish=observation.wish or state.wish,
         traffic_since=traffic_since,
         blind_since=blind_since,
         evidence=seen,
@@ -134,12 +137,14 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
         evidence.verdict is Verdict.INCONCLUSIVE
         and plan.on_no_traffic is OnNoTraffic.ROLLBACK
         and not observation.blind
+        and not _wished(state, WishKind.PROMOTE)
     )
     at_gate = state.traffic_since is not None and now >= state.traffic_since + plan.gate_seconds
     blind_too_long = state.blind_since is not None and now >= state.blind_since + plan.blind_seconds
     answers = {
         When.ALWAYS: True,
         When.HARM: evidence.verdict is Verdict.HARM,
+        When.ABORT: _wished(state, WishKind.ABORT),
         When.NO_VERDICT: lacks_verdict,
         When.NO_VERDICT_AT_GATE: lacks_verdict and at_gate,
         When.BLIND: bool(observation.blind),
@@ -149,6 +154,10 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
         When.FIRST_DEPLOYMENT: not state.previous_config,
     }
     return answers[when]
+
+
+def _wished(state: RolloutState, kind: WishKind) -> bool:
+    return state.wish is not None and state.wish.kind is kind
 
 
 def _words(state: RolloutState, observation: Observation) -> dict[str, str]:
@@ -169,4 +178,5 @@ def _words(state: RolloutState, observation: Observation) -> dict[str, str]:
         "evidence": state.evidence.reason,
         "blind": observation.blind,
         "why": state.reason,
+        "wish": state.wish.sentence if state.wish else "nobody asked for anything",
     }

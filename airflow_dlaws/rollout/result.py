@@ -66,6 +66,7 @@ _CAUSES = {
     Cause.TIMEOUT: "the rollout took longer than the task's timeout",
     Cause.KILLED: "the task was killed",
     Cause.BY_AWS: "AWS rolled back by itself",
+    Cause.ABORTED: "a person aborted the rollout",
     Cause.ERROR: "the rollout itself could not go on",
     Cause.NONE: "it did not work",
 }

@@ -55,6 +55,33 @@ class Cause(enum.StrEnum):
     BY_AWS = "by_aws"
     #: Our own process could not go on.
     ERROR = "error"
+    #: A person asked for it (`dlaws rollout abort`).
+    ABORTED = "aborted"
+
+
+class WishKind(enum.StrEnum):
+    """What a person may ask of a rollout that is under way."""
+
+    #: Go back, whatever was measured.
+    ABORT = "abort"
+    #: Do not wait for a verdict that traffic does not allow. Proven harm goes back all the same.
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asked for, and who. `at` is in epoch seconds."""
+
+    kind: WishKind
+    by: str
+    at: float
+    why: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Say it to a person."""
+        because = f": {self.why}" if self.why else ""
+        return f"{self.by} asked to {self.kind.value} this rollout{because}"
 
 
 class EndpointStatus(enum.StrEnum):
@@ -107,6 +134,8 @@ class Observation:
     alarms: tuple[AlarmView, ...] = ()
     #: Why the metrics could not be read; empty where they could.
     blind: str = ""
+    #: What a person has asked for, if anybody has.
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +169,8 @@ class RolloutState:
     cause: Cause = Cause.NONE
     #: Why the rollout goes back or ended, in a sentence.
     reason: str = ""
+    #: What a person has asked for; who, and why.
+    wish: Wish | None = None
     #: The killed task's handler ran: nobody waits for the outcome.
     abandoned: bool = False
     evidence: Evidence = field(default_factory=Evidence)

@@ -48,6 +48,8 @@ class When(enum.StrEnum):
 
     ALWAYS = "always"
     HARM = "harm"
+    #: A person asked to go back.
+    ABORT = "abort"
     #: No verdict, the bake is as good as over, and the plan does not promote untested models.
     NO_VERDICT_AT_GATE = "no_verdict_at_gate"
     #: No verdict now, and the plan does not promote untested models.
@@ -116,6 +118,7 @@ _OTHERS_MOVE = "endpoint {endpoint} is {status}, not by this rollout"
 #: AWS is done and everything is read back: what remains is our own verdict.
 _DONE = (
     _rule(When.FIRST_DEPLOYMENT, Action.FINISH, Step.PROMOTED, "first deployment: {live} is InService"),
+    _rule(When.ABORT, Action.RESTORE, Step.RESTORING, "{wish}", Cause.ABORTED),
     _rule(When.HARM, Action.RESTORE, Step.RESTORING, "{evidence}", Cause.HARM),
     _rule(When.BLIND_TOO_LONG, Action.RESTORE, Step.RESTORING, "metrics cannot be read: {blind}", Cause.UNMEASURED),
     _rule(When.BLIND, Action.WAIT, Step.SHIFTING, "metrics cannot be read just now: {blind}"),
@@ -133,7 +136,11 @@ _WENT_BACK_BY_ITSELF = (
 )
 _WENT_BACK = (_rule(When.ALWAYS, Action.FINISH, Step.ROLLED_BACK, "AWS went back to {previous}: {why}"),)
 
+_NOT_BEGUN = _rule(
+    When.ABORT, Action.FINISH, Step.FAILED, "{wish}; the endpoint was not touched by this rollout", Cause.ABORTED
+)
 _BEGINS = (
+    _NOT_BEGUN,
     _rule(When.TIME_IS_UP, Action.FINISH, Step.FAILED, "this task's time is up before the update began: raise timeout"),
     _rule(When.ALWAYS, Action.UPDATE, Step.SHIFTING, "endpoint {endpoint} moves from {live} to {requested}"),
 )
@@ -143,6 +150,7 @@ TRANSITIONS: Mapping[Step, Mapping[Situation, tuple[Rule, ...]]] = {
     Step.STARTING: {
         **_BROKEN,
         Situation.MISSING: (
+            _NOT_BEGUN,
             _rule(When.ALWAYS, Action.CREATE, Step.CREATING, "there is no endpoint {endpoint} yet: it is created"),
         ),
         Situation.CREATING: (_rule(When.ALWAYS, Action.WAIT, Step.CREATING, "endpoint {endpoint} is being created"),),
@@ -150,11 +158,15 @@ TRANSITIONS: Mapping[Step, Mapping[Situation, tuple[Rule, ...]]] = {
         Situation.ON_PREVIOUS: _BEGINS,
         Situation.ON_OTHER: _BEGINS,
         Situation.MOVING: (_rule(When.ALWAYS, Action.WAIT, Step.SHIFTING, "the update to {requested} is under way"),),
-        Situation.BUSY: _waits(
-            Step.STARTING,
-            _OTHERS_MOVE + ": waiting for it",
-            When.TIME_IS_UP,
-            _OTHERS_MOVE + ", and this task's time is up: nothing was changed; raise timeout or clear the task later",
+        Situation.BUSY: (
+            _NOT_BEGUN,
+            *_waits(
+                Step.STARTING,
+                _OTHERS_MOVE + ": waiting for it",
+                When.TIME_IS_UP,
+                _OTHERS_MOVE
+                + ", and this task's time is up: nothing was changed; raise timeout or clear the task later",
+            ),
         ),
     },
     Step.CREATING: {
@@ -182,6 +194,7 @@ TRANSITIONS: Mapping[Step, Mapping[Situation, tuple[Rule, ...]]] = {
         Situation.ON_PREVIOUS: _WENT_BACK_BY_ITSELF,
         Situation.ON_OTHER: _TAKEN_OVER,
         Situation.MOVING: (
+            _rule(When.ABORT, Action.TRIP, Step.ROLLING_BACK, "{wish}", Cause.ABORTED),
             _rule(When.HARM, Action.TRIP, Step.ROLLING_BACK, "{evidence}", Cause.HARM),
             _rule(When.TIME_IS_UP, Action.TRIP, Step.ROLLING_BACK, "this task's time is up", Cause.TIMEOUT),
             _rule(

@@ -1,0 +1,155 @@
+"""`dlaws rollout`: what rollouts on an endpoint are doing or have done, and a person's word in them.
+
+`abort` takes the endpoint back also where Airflow is gone: it puts the rollout's own alarm on, and AWS rolls back.
+`promote` lets a rollout end well that has too little traffic for a verdict; proven harm goes back all the same.
+
+Exit status: 0 done; 1 AWS could not be asked, or there is no such rollout; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_dlaws.commands.clients import add_aws, clients_of
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.launchers.endpoint import EndpointPort
+from airflow_dlaws.launchers.rollout_store import RolloutFolder
+from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
+from airflow_dlaws.rollout.report import RolloutRecord
+from airflow_dlaws.rollout.result import result_of
+from airflow_dlaws.rollout.state import Wish, WishKind, is_final
+from airflow_dlaws.storage import ObjectStore
+
+
+def add_arguments(commands: Any) -> None:
+    """Add the actions to the group `dlaws rollout`."""
+    for name, text, run in (
+        ("status", "the rollout under way, or the last one", run_status),
+        ("history", "all rollouts on an endpoint", run_history),
+        ("abort", "go back to the model that served before", run_abort),
+        ("promote", "end well without the verdict that traffic does not allow", run_promote),
+    ):
+        action = commands.add_parser(name, help=text, epilog=__doc__)
+        action.add_argument("endpoint", help="its name")
+        action.add_argument(
+            "--state",
+            metavar="S3_URI",
+            default=os.environ.get("DLAWS_STATE_S3_URI"),
+            help="state_s3_uri of the rollout's task (DLAWS_STATE_S3_URI)",
+        )
+        if run in (run_abort, run_promote):
+            action.add_argument("--why", default="", help="for the record and the task's message")
+        action.add_argument("--json", action="store_true", help="print JSON")
+        add_aws(action)
+        action.set_defaults(run=run)
+
+
+def run_status(chosen: argparse.Namespace) -> int:
+    """Print where the rollout is, what it has seen, and what the endpoint serves now."""
+    client = clients_of(chosen)
+    folder = _folder(chosen, client)
+    record = _current(folder) or _last(folder, chosen.endpoint)
+    live = EndpointPort(client("sagemaker")).describe(chosen.endpoint)
+    document = {**_row(folder, record), "endpoint": to_json(live) if live else None}
+    lines = [f"{key:>20}  {value}" for key, value in document.items() if key != "endpoint"]
+    now = f"{live.status.value} on {live.config_name}" if live else "there is no such endpoint"
+    _print(chosen, document, "\n".join([*lines, f"{'endpoint now':>20}  {now}"]))
+    return 0
+
+
+def run_history(chosen: argparse.Namespace) -> int:
+    """Print all rollouts, the newest first."""
+    folder = _folder(chosen, clients_of(chosen))
+    rows = [_row(folder, record) for record in reversed(folder.records())]
+    lines = [f"{row['started']}  {row['outcome']:<13} {row['configuration']}  {row['reason']}" for row in rows]
+    _print(chosen, {"rollouts": rows}, "\n".join(lines) or f"no rollouts on {chosen.endpoint} under {chosen.state}")
+    return 0
+
+
+def run_abort(chosen: argparse.Namespace) -> int:
+    """Leave the wish for the task, and put the alarm on for AWS."""
+    client = clients_of(chosen)
+    record, wish = _ask(chosen, client, WishKind.ABORT)
+    state = record.state
+    alarms = RolloutAlarms(
+        client("cloudwatch"),
+        endpoint_name=state.endpoint_name,
+        config_name=state.requested_config,
+        variant_name=state.variant_name,
+    )
+    told = "its task will not begin it"
+    if state.updated_at is not None and any(view.name == alarms.verdict_alarm for view in alarms.views()):
+        alarms.trip(wish.sentence, wish.at)
+        told = f"alarm {alarms.verdict_alarm} is on, AWS goes back to {state.previous_config}"
+    _print(chosen, {"asked": to_json(wish), "done": told}, f"{wish.sentence}; {told}")
+    return 0
+
+
+def run_promote(chosen: argparse.Namespace) -> int:
+    """Leave the wish for the task."""
+    _, wish = _ask(chosen, clients_of(chosen), WishKind.PROMOTE)
+    _print(chosen, {"asked": to_json(wish)}, f"{wish.sentence}; its task sees it at the next look")
+    return 0
+
+
+def _ask(chosen: argparse.Namespace, client: Callable[[str], Any], kind: WishKind) -> tuple[RolloutRecord, Wish]:
+    folder = _folder(chosen, client)
+    record = _current(folder)
+    if record is None:
+        raise SpecificationError(
+            f"no rollout is under way on {chosen.endpoint} under {chosen.state}; see `dlaws rollout history`"
+        )
+    wish = Wish(kind=kind, by=getpass.getuser(), at=time.time(), why=chosen.why)
+    folder.ask(record.state.requested_config, wish)
+    return record, wish
+
+
+def _folder(chosen: argparse.Namespace, client: Callable[[str], Any]) -> RolloutFolder:
+    if not chosen.state:
+        raise SpecificationError("where rollouts are remembered is not known: give --state or set DLAWS_STATE_S3_URI")
+    return RolloutFolder(ObjectStore(client("s3")), chosen.state, chosen.endpoint)
+
+
+def _current(folder: RolloutFolder) -> RolloutRecord | None:
+    """Return the rollout that holds the endpoint, if it is not over."""
+    holder = folder.holder()
+    record = folder.record(holder.config_name) if holder else None
+    return None if record is None or is_final(record.state.step) else record
+
+
+def _last(folder: RolloutFolder, endpoint: str) -> RolloutRecord:
+    records: Sequence[RolloutRecord] = folder.records()
+    if not records:
+        raise SpecificationError(f"no rollout is remembered for {endpoint} under {folder.lock_uri.parent}")
+    return records[-1]
+
+
+def _row(folder: RolloutFolder, record: RolloutRecord) -> dict[str, Any]:
+    state = record.state
+    result = result_of(state, report_uri=str(folder.uri(state.requested_config, ".html")))
+    latest = record.looks[-1].reason if record.looks else ""
+    return {
+        "outcome": result.outcome.value,
+        "step": state.step.value,
+        "started": datetime.fromtimestamp(state.started_at, UTC).isoformat(timespec="seconds"),
+        "configuration": state.requested_config,
+        "previous": state.previous_config,
+        "model_package": state.model_package_arn,
+        "reason": state.reason or latest,
+        "forecast": state.forecast,
+        "asked": state.wish.sentence if state.wish else "",
+        "evidence": state.evidence.reason,
+        "report": result.report_uri,
+    }
+
+
+def _print(chosen: argparse.Namespace, document: Mapping[str, Any], text: str) -> None:
+    print(json.dumps(document) if chosen.json else text, flush=True)

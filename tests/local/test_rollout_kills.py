@@ -1,0 +1,153 @@
+"""A rollout whose process dies at any API call: the next try ends it, and nothing is left lying about.
+
+The process that dies makes no further call: every client of it is dead from that call on. A call is lost before AWS
+has heard of it, or after AWS has done it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from rollout_bench import RolloutBench, RolloutTask
+from running_task import aws_environment
+
+from airflow_dlaws.hooks.aws import AwsClients
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.rollout.state import Step
+
+IMAGES = Path(__file__).parent / "images"
+#: Waits of a tenth of a second: the local clock runs fifty times as fast.
+QUICK = {"wait_seconds": 40, "termination_wait_seconds": 5, "poll_interval": 0.1, "timeout": 300}
+#: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
+STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "12"))
+PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Mortal:
+    """Counts the API calls of one process, and kills it at one of them."""
+
+    def __init__(self, dies_at: int | None, *, heard: bool) -> None:
+        self.calls, self.dies_at, self.heard, self.dead = 0, dies_at, heard, False
+
+    def watch(self, client: Any) -> Any:
+        """Hook into a boto3 client."""
+        client.meta.events.register("before-call", self._before)
+        client.meta.events.register("after-call", self._after)
+        return client
+
+    def _before(self, **_: Any) -> None:
+        if self.dead:
+            raise Killed
+        self.calls += 1
+        if self.calls == self.dies_at and not self.heard:
+            self._die()
+
+    def _after(self, **_: Any) -> None:
+        if self.calls == self.dies_at and self.heard:
+            self._die()
+
+    def _die(self) -> None:
+        self.dead = True
+        raise Killed
+
+
+class Tries:
+    """The tries of one rollout task, each in a process of its own."""
+
+    def __init__(self, bench: RolloutBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> None:
+        self._bench, self._monkeypatch, self._promotes = bench, monkeypatch, promotes
+        self._task, self._package = RolloutTask(), bench.package("green")
+        self.blue = bench.live_config()
+
+    def run(self, life: Mortal) -> bool:
+        """Run one try; return whether it came to its end."""
+        options = {**QUICK, "on_no_traffic": "promote" if self._promotes else "rollback"}
+        operator = self._bench.operator(self._package, **options)
+        made: dict[str, Any] = {}
+
+        def client(_: AwsClients, service: str, **__: Any) -> Any:
+            if service not in made:
+                made[service] = life.watch(self._bench.aws.client(service))
+            return made[service]
+
+        with self._monkeypatch.context() as patch:
+            patch.setattr(AwsClients, "client", client)
+            try:
+                operator.execute(self._task.context)
+            except Killed:
+                return False
+            except AirflowFailException:
+                assert not self._promotes
+        return True
+
+    def end(self) -> None:
+        """Run a try that nobody kills, and look at what is left."""
+        assert self.run(Mortal(None, heard=False))
+        config = self._bench.only_config()
+        step, live = self._bench.record(config).state.step, self._bench.live_config()
+        assert (step, live) == ((Step.PROMOTED, config) if self._promotes else (Step.INCONCLUSIVE, self.blue))
+        self._bench.assert_tidy()
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with LocalAws(
+        tmp_path_factory.mktemp("kill-aws"), time_scale=0.02, images={"*/serve-test:*": IMAGES / "serve-test"}
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def served(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> RolloutBench:
+    """An endpoint with a model in service."""
+    aws_environment(monkeypatch, aws)
+    bench = RolloutBench(aws)
+    bench.serve(bench.package("blue"))
+    return bench
+
+
+def calls_in_peace(bench: RolloutBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> int:
+    life = Mortal(None, heard=False)
+    assert Tries(bench, monkeypatch, promotes=promotes).run(life)
+    return life.calls
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("promotes", [True, False], ids=["promoted", "taken back"])
+def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
+    served: RolloutBench, monkeypatch: pytest.MonkeyPatch, promotes: bool
+) -> None:
+    calls = calls_in_peace(served, monkeypatch, promotes=promotes)
+    assert calls > 30
+    random_ = random.Random(20261128)
+    for dies_at in range(1 + random_.randrange(STRIDE), calls + 1, STRIDE):
+        bench = RolloutBench(served.aws)
+        bench.serve(bench.package("blue"))
+        tries = Tries(bench, monkeypatch, promotes=promotes)
+        # A try of another length may end before the call at which it was to die: then there is nothing to survive.
+        tries.run(Mortal(dies_at, heard=random_.random() < 0.5))
+        tries.end()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_dying_twice_is_no_worse(served: RolloutBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_ = random.Random(7)
+    for pair in range(PAIRS):
+        bench = RolloutBench(served.aws)
+        bench.serve(bench.package("blue"))
+        tries = Tries(bench, monkeypatch, promotes=pair % 2 == 0)
+        for _ in range(2):
+            tries.run(Mortal(random_.randint(1, 50), heard=random_.random() < 0.5))
+        tries.end()

@@ -20,6 +20,8 @@ from airflow_dlaws.rollout.state import (
     Observation,
     RolloutState,
     Step,
+    Wish,
+    WishKind,
     is_final,
 )
 from airflow_dlaws.rollout.transitions import TRANSITIONS, Action, Situation, When
@@ -175,6 +177,35 @@ def test_a_recorded_promotion_is_checked_again() -> None:
     assert decide(PLAN, done, seen(WENT_BACK), 100).state.step is Step.FAILED
 
 
+ABORT = Wish(kind=WishKind.ABORT, by="ada", at=100.0, why="wrong model")
+PROMOTE = Wish(kind=WishKind.PROMOTE, by="ada", at=100.0)
+
+
+def test_a_person_who_aborts_is_obeyed_and_named() -> None:
+    tripped = decide(PLAN, rollout(), seen(MOVING, GOOD, wish=ABORT), 100)
+    assert (tripped.action, tripped.state.cause) == (Action.TRIP, Cause.ABORTED)
+    assert "ada asked to abort this rollout: wrong model" in tripped.reason
+    ended = decide(PLAN, tripped.state, seen(WENT_BACK), 130)
+    assert (ended.state.step, ended.state.cause) == (Step.ROLLED_BACK, Cause.ABORTED)
+    assert decide(PLAN, rollout(), seen(PROMOTED, GOOD, wish=ABORT), 100).action is Action.RESTORE
+
+
+def test_a_rollout_aborted_before_it_began_touches_nothing() -> None:
+    waiting = rollout(Step.STARTING, updated_at=None, previous_config="")
+    for endpoint in (None, WENT_BACK, view(EndpointStatus.SYSTEM_UPDATING)):
+        decision = decide(PLAN, waiting, seen(endpoint, NOTHING, wish=ABORT), 100)
+        assert (decision.action, decision.state.step) == (Action.FINISH, Step.FAILED)
+        assert "was not touched" in decision.reason
+
+
+def test_a_person_may_stand_in_for_a_verdict_but_not_for_proven_harm() -> None:
+    baking = dataclasses.replace(MOVING, on_traffic=True, traffic_since=1000.0)
+    heard = decide(PLAN, rollout(), seen(baking, NOTHING, wish=PROMOTE), 1000 + PLAN.gate_seconds)
+    assert heard.action is Action.WAIT
+    assert decide(PLAN, heard.state, seen(PROMOTED, NOTHING), 1400).state.step is Step.PROMOTED
+    assert decide(PLAN, heard.state, seen(PROMOTED, BAD), 1400).action is Action.RESTORE
+
+
 class ModelOfAws:
     """One endpoint: it moves as AWS moves one, with faults drawn at random."""
 
@@ -227,7 +258,9 @@ def observe(random_: random.Random, aws: ModelOfAws) -> Observation:
         # Somebody else deploys.
         endpoint = view(EndpointStatus.IN_SERVICE, "config-third")
         aws.endpoint = endpoint
-    return seen(endpoint, evidence, blind="throttled" if random_.random() < 0.1 else "")
+    kinds = random_.choices([None, WishKind.ABORT, WishKind.PROMOTE], weights=[60, 1, 1])[0]
+    wish = kinds and Wish(kind=kinds, by="ada", at=0.0)
+    return seen(endpoint, evidence, blind="throttled" if random_.random() < 0.1 else "", wish=wish)
 
 
 def drive(seed: int, *, exists: bool, killed_at: int) -> tuple[RolloutState, ModelOfAws, float]:
@@ -265,6 +298,16 @@ def drive(seed: int, *, exists: bool, killed_at: int) -> tuple[RolloutState, Mod
 def test_whatever_aws_does_green_means_in_service_and_every_rollout_ends(
     seed: int, exists: bool, killed_at: int
 ) -> None:
+    check_end(seed, exists=exists, killed_at=killed_at)
+
+
+@pytest.mark.slow
+def test_ten_thousand_sequences_of_faults_end_well() -> None:
+    for seed in range(10_000):
+        check_end(seed, exists=seed % 4 > 0, killed_at=seed % 23)
+
+
+def check_end(seed: int, *, exists: bool, killed_at: int) -> None:
     state, aws, now = drive(seed, exists=exists, killed_at=killed_at)
     assert is_final(state.step)
     if state.step is Step.PROMOTED:

@@ -107,6 +107,14 @@ class EndpointPort:
                 f"between equal variant names. Set variant_name to {found[0]!r}"
             )
 
+    def package_of(self, config_name: str) -> str:
+        """Return the ARN of the model package that a configuration serves; empty where it was made of none."""
+        with service_errors(f"describe what endpoint configuration {config_name} serves"):
+            config = self._client.describe_endpoint_config(EndpointConfigName=config_name)
+            name = config["ProductionVariants"][0].get("ModelName")
+            model = self._client.describe_model(ModelName=name) if name else {}
+        return str(model.get("PrimaryContainer", {}).get("ModelPackageName", ""))
+
     def create(self, endpoint_name: str, config_name: str) -> bool:
         """Ask for a new endpoint; return False where there is one by now."""
         try:

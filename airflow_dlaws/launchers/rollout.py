@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from airflow_dlaws.errors import DlawsError, ServiceUnavailable
+from airflow_dlaws.errors import DlawsError, ServiceUnavailable, SpecificationError
 from airflow_dlaws.launchers.endpoint import EndpointPort
+from airflow_dlaws.launchers.rollout_cleanup import clean_up
 from airflow_dlaws.launchers.rollout_metrics import RolloutMetrics
 from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
 from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
 from airflow_dlaws.rollout.analysis import Evidence, judge
 from airflow_dlaws.rollout.machine import Decision, decide
-from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
 from airflow_dlaws.rollout.plan import OnKill, Strategy
 from airflow_dlaws.rollout.power import forecast
 from airflow_dlaws.rollout.report import RolloutRecord
@@ -174,6 +175,9 @@ class RolloutConductor:
         """Write the report, remove alarms and lock, and return the result."""
         self._store.write_report(self.record)
         self._clean_up()
+        keep = self.order.keep_configurations
+        if self.state.step is Step.PROMOTED and keep is not None:
+            clean_up(self._client("sagemaker"), self._store.folder, self.state, keep)
         return self.result
 
     @property
@@ -230,10 +234,22 @@ class RolloutConductor:
         if live is None:
             return state, False
         self._endpoint.check_variants(live.config_name, self.order.variant_name)
+        self._refuse_older(live.config_name)
         way_back = {"previous_config": live.config_name, "updated_at": self._clock(), **self._before(live.config_name)}
         self._save(self.state.but(**way_back))
         config = self.order.plan.deployment_config(self._alarms.names)
         return state.but(**way_back), self._endpoint.update(self.order.endpoint_name, state.requested_config, config)
+
+    def _refuse_older(self, blue: str) -> None:
+        asked = self.order.model_package_arn
+        if self.order.allow_older:
+            return
+        live = self._endpoint.package_of(blue)
+        if live and is_older(asked, live):
+            raise SpecificationError(
+                f"{asked} is older than {live}, which {self.order.endpoint_name} serves: set allow_older=True to go "
+                "back to it on purpose"
+            )
 
     def _before(self, blue: str) -> dict[str, Any]:
         """Return what the hour before tells: what latency is judged by, and what the bake can see."""

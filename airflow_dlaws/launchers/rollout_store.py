@@ -80,6 +80,18 @@ class RolloutFolder:
         with service_errors(f"write {uri}"):
             self.store.write_json(uri, to_json(wish))
 
+    def is_cleaned(self, config_name: str) -> bool:
+        """Tell whether a rollout's configuration and model were deleted."""
+        uri = self.uri(config_name, ".cleaned")
+        with service_errors(f"read {uri}"):
+            return self.store.exists(uri)
+
+    def mark_cleaned(self, config_name: str) -> None:
+        """Remember that they were deleted."""
+        uri = self.uri(config_name, ".cleaned")
+        with service_errors(f"write {uri}"):
+            self.store.write(uri, b"")
+
 
 def _is_aside(name: str) -> bool:
     return name == "lock.json" or name.endswith(".report.json")

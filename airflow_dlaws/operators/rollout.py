@@ -86,6 +86,9 @@ class BlueGreenRolloutOperator(DlawsOperator):
     :param data_capture_s3_uri: where requests and answers are captured; None switches capture off.
     :param capture_percent: share of the requests that is captured.
     :param allow_backfill: deploy from backfills and overtaken runs too.
+    :param allow_older: move to an older version of the model package in service; otherwise that is refused.
+    :param keep_configurations: after a verified promotion, how many former configurations of this endpoint's rollouts
+        stay, the previous one included, with their models; None deletes nothing.
     :param on_kill: "rollback" trips the alarm when the task is killed, cleared or marked; "leave" lets AWS go on.
     :param timeout: after this the rollout goes back; seconds or timedelta, by default AWS's limit plus 30 minutes.
     :param poll_interval: seconds between two looks.
@@ -104,6 +107,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
         "data_capture_s3_uri",
         "capture_percent",
         "allow_backfill",
+        "allow_older",
+        "keep_configurations",
     )
     operator_extra_links = (ConsoleLink(), ReportLink())
     ui_color = "#dcefe4"
@@ -135,6 +140,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
         data_capture_s3_uri: str | None = None,
         capture_percent: int | str = 100,
         allow_backfill: bool | str = False,
+        allow_older: bool | str = False,
+        keep_configurations: int | str | None = None,
         on_kill: str = "rollback",
         timeout: float | timedelta | None = None,
         poll_interval: float = 30,
@@ -154,6 +161,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
         self.on_no_traffic, self.alarm_error_rate = on_no_traffic, alarm_error_rate
         self.data_capture_s3_uri, self.capture_percent = data_capture_s3_uri, capture_percent
         self.allow_backfill, self.kill_policy = allow_backfill, on_kill
+        self.allow_older, self.keep_configurations = allow_older, keep_configurations
         self.timeout, self.poll_interval, self.deferrable = timeout, poll_interval, deferrable
         self._under_way: tuple[RolloutOrder, RolloutNames] | None = None
         self._refuse_early()
@@ -276,6 +284,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
             state_s3_uri=self.state_s3_uri,
             data_capture_s3_uri=_optional(self.data_capture_s3_uri),
             capture_percent=_integer("capture_percent", self.capture_percent),
+            allow_older=_boolean("allow_older", self.allow_older),
+            keep_configurations=_count("keep_configurations", self.keep_configurations),
             plan=plan,
             timeout_seconds=self._timeout_seconds(plan),
         )
@@ -313,7 +323,7 @@ class BlueGreenRolloutOperator(DlawsOperator):
 def names_for(identity: TaskIdentity, order: RolloutOrder) -> RolloutNames:
     """Return the names of what this task makes. The plan is no part of them: a retry may follow an edited one."""
     document = to_json(order)
-    for field in ("plan", "timeout_seconds", "state_s3_uri"):
+    for field in ("plan", "timeout_seconds", "state_s3_uri", "allow_older", "keep_configurations"):
         del document[field]
     digest = digest_of(document)
     index = f"[{identity.map_index}]" if identity.map_index >= 0 else ""
@@ -341,3 +351,14 @@ def _integer(name: str, value: Any) -> int:
 def _optional(value: str | None) -> str | None:
     """Return None also where a template rendered it as text."""
     return None if value in (None, "", "None") else value
+
+
+def _count(name: str, value: Any) -> int | None:
+    return None if value in (None, "", "None") else _integer(name, value)
+
+
+def _boolean(name: str, value: Any) -> bool:
+    words = {"true": True, "false": False}
+    if (text := str(value).strip().lower()) not in words:
+        raise SpecificationError(f"{name}={value!r} must be true or false")
+    return words[text]

@@ -14,6 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
 _PACKAGE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/\S+")
 #: AWS's default limit is lower; this only catches nonsense.
 _MOST_INSTANCES = 1000
+_MOST_KEPT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class RolloutOrder:
     #: Where requests are captured; None switches data capture off.
     data_capture_s3_uri: str | None = None
     capture_percent: int = 100
+    #: Move to a model package version that is older than the one in service.
+    allow_older: bool = False
+    #: After a verified promotion, how many former configurations stay, the previous one included; None keeps all.
+    keep_configurations: int | None = None
     plan: RolloutPlan = field(default_factory=RolloutPlan)
     #: Seconds until the rollout goes back because it takes too long.
     timeout_seconds: float
@@ -49,6 +54,8 @@ class RolloutOrder:
         limits.check_instance_type("instance_type", self.instance_type)
         limits.check_range("initial_instance_count", self.initial_instance_count, 1, _MOST_INSTANCES)
         limits.check_range("capture_percent", self.capture_percent, 1, 100, "per cent")
+        if self.keep_configurations is not None:
+            limits.check_range("keep_configurations", self.keep_configurations, 1, _MOST_KEPT)
         limits.check_s3_uri("state_s3_uri", self.state_s3_uri)
         if self.data_capture_s3_uri is not None:
             limits.check_s3_uri("data_capture_s3_uri", self.data_capture_s3_uri)
@@ -57,6 +64,13 @@ class RolloutOrder:
                 f"timeout={self.timeout_seconds:g} s is over before the new model was watched for "
                 f"{self.plan.bake_seconds} s: raise timeout, or shorten the waits"
             )
+
+
+def is_older(requested_arn: str, live_arn: str) -> bool:
+    """Tell whether a model package is an older version of the same group than another one."""
+    requested, live = (arn.rpartition("/") for arn in (requested_arn, live_arn))
+    same_group = requested[0] == live[0] and requested[2].isdigit() and live[2].isdigit()
+    return same_group and int(requested[2]) < int(live[2])
 
 
 @dataclass(frozen=True, kw_only=True)

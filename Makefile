@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-down compose-env test bench-backfill chaos-training check matrix format lock clean
+.PHONY: help install demo demo-down compose-env test bench-backfill bench-rollout-requests chaos-training check matrix format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,11 @@ test: install ## Run all tests (real Airflow, real processes)
 bench-backfill: install ## Backfill six months of flights in a real Airflow; figures in benchmarks/results/backfill.json
 	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp DLAWS_BACKFILL_MONTHS=6 DLAWS_BACKFILL_RESULTS=benchmarks/results/backfill.json \
 		$(BIN)/pytest --basetemp=.dlaws/pytest tests/airflow/test_backfill.py
+
+bench-rollout-requests: install ## Promote and take back twenty models under 50 requests a second: [ROLLOUTS=20]
+	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp DLAWS_ROLLOUTS=$(or $(ROLLOUTS),20) \
+		DLAWS_ROLLOUT_RESULTS=benchmarks/results/rollout_requests.json \
+		$(BIN)/pytest --basetemp=.dlaws/pytest -s tests/local/test_rollout_requests.py
 
 # Five rounds take about three minutes. Rounds of other seeds are added to the file, so that twenty can be run in slices.
 chaos-training: install ## Kill worker, triggerer and scheduler while tasks train: [ROUNDS=20] [SEED=0]

@@ -40,6 +40,8 @@ class Forecast:
     harm: float
     #: Chance that such harm is found within the bake.
     power: float
+    #: The chance that `minutes_needed` is about.
+    power_asked: float
     #: Minutes of bake that give the power asked for; None where even a day does not.
     minutes_needed: float | None
 
@@ -49,7 +51,8 @@ class Forecast:
         need = "a day would not be enough" if self.minutes_needed is None else f"{self.minutes_needed:.0f} min would be"
         return (
             f"with {self.green_requests_per_minute:.3g} requests a minute on green and {self.error_rate:.2%} failing, "
-            f"{self.harm:g} times the errors are found within the bake with chance {self.power:.0%} ({need} needed)"
+            f"{self.harm:g} times the errors are found within the bake with chance {self.power:.0%}; for "
+            f"{self.power_asked:.0%} it takes {need}"
         )
 
 
@@ -70,6 +73,7 @@ def forecast(plan: RolloutPlan, traffic: Traffic, *, harm: float = 2.0, power: f
         error_rate=rate,
         harm=harm,
         power=_chance(walks, minutes),
+        power_asked=power,
         minutes_needed=needed,
     )
 

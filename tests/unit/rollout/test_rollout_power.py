@@ -60,7 +60,7 @@ def test_more_traffic_needs_less_time() -> None:
 def test_a_trickle_of_traffic_is_told_to_be_too_little() -> None:
     told = forecast(PLAN, Traffic(requests_per_minute=1, error_rate=0.001))
     assert (told.minutes_needed, told.power) == (None, pytest.approx(0.0, abs=0.05))
-    assert "a day would not be enough" in told.sentence
+    assert "it takes more than a day" in told.sentence
 
 
 def test_all_at_once_is_forecast_by_the_whole_traffic() -> None:

@@ -48,7 +48,7 @@ class Forecast:
     @property
     def sentence(self) -> str:
         """Say it to a person."""
-        need = "a day would not be enough" if self.minutes_needed is None else f"{self.minutes_needed:.0f} min would be"
+        need = "more than a day" if self.minutes_needed is None else f"{self.minutes_needed:.0f} min"
         return (
             f"with {self.green_requests_per_minute:.3g} requests a minute on green and {self.error_rate:.2%} failing, "
             f"{self.harm:g} times the errors are found within the bake with chance {self.power:.0%}; for "

@@ -203,6 +203,13 @@ def test_the_sentiment_model_answers_behind_an_endpoint(mood: Run, texts: dict[s
     body = json.dumps({"instances": stated}).encode()
     same = json.loads(serving.invoke(endpoint, body, "application/json")["Body"])["predictions"]
     assert same == pytest.approx([float(rating) for rating in answer[:3]], abs=1e-5)
+    body = json.dumps({"instances": asked[:3], "embedding": True}).encode()
+    told = json.loads(serving.invoke(endpoint, body, "application/json")["Body"])["predictions"]
+    assert [row["score"] for row in told] == pytest.approx(same, abs=1e-5)
+    profile = parse_profile((mood.model / "drift_reference.json").read_text())
+    assert {len(row["embedding"]) for row in told} == {profile.embeddings[0].dimension} == {4 * 32}
+    with pytest.raises(ClientError, match="embedding is 1; send true or false"):
+        serving.invoke(endpoint, b'{"instances": ["fine"], "embedding": 1}', "application/json")
     with pytest.raises(ClientError, match="text 1 must be a text"):
         serving.invoke(endpoint, b'{"instances": [5]}', "application/json")
 

@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=1000, help="rows of a look in order of time, for comparison")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--until", default="2013-12")
+    parser.add_argument("--drift-only", action="store_true", help="leave out the challengers, which take minutes")
     args = parser.parse_args()
     files = flights.monthly_files(ROOT / ".dlaws" / "cache")
     data = {month: read(path) for month, path in files.items()}
@@ -107,7 +108,8 @@ def main() -> None:
         champion = Trained(files, first, seed)
         print(f"\nchampion of {', '.join(first)}, seed {seed}\n")
         drift_table(champion, data, later, args)
-        quality_table(champion, files, data, later, seed, args.window)
+        if not args.drift_only:
+            quality_table(champion, files, data, later, seed, args.window)
 
 
 def drift_table(champion: Trained, data: dict, later: list[str], args: argparse.Namespace) -> None:

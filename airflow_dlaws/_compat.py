@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from airflow import __version__ as _airflow_version
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context, Param
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 try:  # 3.1 and later
     from airflow.sdk.exceptions import (
@@ -122,7 +122,7 @@ async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
 __all__ = [
     "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
     "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Asset",
-    "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param", "PokeReturnValue",
-    "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "push_xcom",
+    "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param",
+    "PokeReturnValue", "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "push_xcom",
     "without_null_outputs",
 ]  # fmt: skip

@@ -121,13 +121,19 @@ class ObjectStore:
 
         :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
         """
-        answer = self._ask(self._client.get_object, uri)
         rest = b""
-        for piece in answer["Body"].iter_chunks(_PIECE):
+        for piece in self.pieces(uri):
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
         if rest:
             yield rest
+
+    def pieces(self, uri: S3Uri) -> Iterator[bytes]:
+        """Yield the object's bytes in pieces, in constant memory.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        yield from self._ask(self._client.get_object, uri)["Body"].iter_chunks(_PIECE)
 
     def download(self, uri: S3Uri, file: IO[bytes]) -> ObjectVersion:
         """Copy the object into an open file, piece by piece; return which version it was.

@@ -1,21 +1,24 @@
 """Captured traffic for tests: lines as SageMaker writes them, and rows with or without a shift."""
 
+import itertools
 import json
 import random
 from datetime import UTC, datetime
 
 from airflow_dlaws.drift.build import build_profile
 
+_EVENTS = itertools.count(1)
+
 
 def captured(rows, scores, *, time="2013-07-01T10:00:00Z", encoding="CSV", content_type="text/csv"):
-    """Return one captured request as SageMaker writes it; rows and scores are texts of the bodies."""
+    """Return one captured request as SageMaker writes it, an event of its own; rows and scores are the bodies."""
     side = {"observedContentType": content_type, "encoding": encoding}
     return {
         "captureData": {
             "endpointInput": {**side, "mode": "INPUT", "data": rows},
             "endpointOutput": {**side, "mode": "OUTPUT", "data": scores},
         },
-        "eventMetadata": {"eventId": f"{rows}{time}", "inferenceId": "replay-1", "inferenceTime": time},
+        "eventMetadata": {"eventId": f"event-{next(_EVENTS)}", "inferenceId": "replay-1", "inferenceTime": time},
         "eventVersion": "0",
     }
 

@@ -2,30 +2,31 @@
 
 One JSON object a line, https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html:
 `captureData.endpointInput` and `.endpointOutput` with `encoding` (CSV, JSON or BASE64), `observedContentType` and
-`data`; `eventMetadata` with `eventId`, `inferenceId` and `inferenceTime`. What a body may look like stands in body.py.
+`data`; `eventMetadata` with `eventId`, `inferenceId` and `inferenceTime`. What a request may look like stands in
+body.py, what a response in answers.py, how a request is counted once in events.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_dlaws.drift.body import Fault, Row, Unreadable, read_rows, read_scores
-from airflow_dlaws.drift.counts import FeatureCounts, TrafficCounts, count_values, no_traffic
-from airflow_dlaws.drift.profile import PREDICTION, ReferenceProfile
-
-#: SageMaker takes 25 MB a request (InvokeEndpoint), and base64 and the response make a line longer; more is no capture.
-MAX_LINE_BYTES = 100_000_000
+from airflow_dlaws.drift.answers import Answer, output_columns, read_answers
+from airflow_dlaws.drift.body import Fault, Row, Unreadable, read_rows, writable
+from airflow_dlaws.drift.counts import TrafficCounts, count_values, no_traffic
+from airflow_dlaws.drift.events import EventLedger, event_number, line_number_in_file, sampled
+from airflow_dlaws.drift.lines import capped_lines
+from airflow_dlaws.drift.profile import ReferenceProfile
+from airflow_dlaws.drift.progress import hour_text
 
 #: Enough that counting by columns pays, few enough that a file's rows are never all in memory.
-_LINES_AT_ONCE = 100
+_LINES_AT_ONCE = 1000
+_BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +35,29 @@ class CaptureRecord:
 
     #: Each row is a list of values in request order, or a mapping by feature name. None where input is not captured.
     rows: tuple[Row, ...] | None
-    #: None where output is not captured, or is no list of scores.
-    scores: tuple[object, ...] | None
+    #: One a row. None where output is not captured, or cannot be read.
+    answers: tuple[Answer, ...] | None
     time: datetime | None
+    event_id: str = ""
     inference_id: str = ""
     faults: tuple[Fault, ...] = ()
 
 
-def parse_line(line: bytes) -> CaptureRecord:
-    """Read one line.
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """A captured line whose bodies are not read yet."""
 
-    :raises Unreadable: nothing can be had from it.
+    capture: Mapping[str, Any]
+    time: datetime | None
+    event_id: str
+    inference_id: str
+
+
+def parse_envelope(line: bytes) -> Envelope:
+    """Read what stands around the bodies.
+
+    :raises Unreadable: the line is no captured request.
     """
-    if len(line) > MAX_LINE_BYTES:
-        raise Unreadable(Fault.LINE_TOO_LONG)
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -55,26 +65,49 @@ def parse_line(line: bytes) -> CaptureRecord:
     capture = _mapping(document).get("captureData")
     if not isinstance(capture, dict):
         raise Unreadable(Fault.NOT_A_CAPTURE)
-    faults: list[Fault] = []
-    rows = _side(capture.get("endpointInput"), read_rows, faults)
-    scores = _side(capture.get("endpointOutput"), read_scores, faults)
-    metadata = _mapping(_mapping(document).get("eventMetadata"))
-    time = _time(metadata.get("inferenceTime"))
-    if time is None:
-        faults.append(Fault.NO_TIME)
-    if rows is not None and scores is not None and len(rows) != len(scores):
-        faults.append(Fault.ROW_COUNT_MISMATCH)
-        scores = None
-    return CaptureRecord(
-        rows=rows, scores=scores, time=time, inference_id=str(metadata.get("inferenceId") or ""), faults=tuple(faults)
+    metadata = _mapping(document.get("eventMetadata"))
+    return Envelope(
+        capture=capture,
+        time=_time(metadata.get("inferenceTime")),
+        event_id=_identifier(metadata.get("eventId")),
+        inference_id=writable(_identifier(metadata.get("inferenceId"))),
     )
 
 
-def _side(side: Any, read: Any, faults: list[Fault]) -> Any:
+def read_bodies(envelope: Envelope, columns: tuple[str, ...] = ()) -> CaptureRecord:
+    """Read request and response.
+
+    :param columns: the names of the columns in request order; a first row of just these names is passed over.
+    """
+    faults: list[Fault] = []
+    rows = _side(envelope.capture.get("endpointInput"), read_rows, faults)
+    if rows and columns and rows[0] == list(columns):
+        faults.append(Fault.HEADER_ROW)
+        rows = rows[1:]
+    wanted = None if rows is None else len(rows)
+    answers = _side(envelope.capture.get("endpointOutput"), lambda side: read_answers(side, wanted), faults)
+    if envelope.time is None:
+        faults.append(Fault.NO_TIME)
+    if not envelope.event_id:
+        faults.append(Fault.NO_EVENT_ID)
+    if rows is not None and answers is not None and len(rows) != len(answers):
+        faults.append(Fault.ROW_COUNT_MISMATCH)
+        answers = None
+    return CaptureRecord(
+        rows=None if rows is None else tuple(rows),
+        answers=None if answers is None else tuple(answers),
+        time=envelope.time,
+        event_id=envelope.event_id,
+        inference_id=envelope.inference_id,
+        faults=tuple(faults),
+    )
+
+
+def _side(side: Any, read: Any, faults: list[Fault]) -> list[Any] | None:
     if side is None:
         return None
     try:
-        return tuple(read(_mapping(side)))
+        return list(read(_mapping(side)))
     except Unreadable as error:
         faults.append(error.fault)
         return None
@@ -84,90 +117,197 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _identifier(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _time(text: Any) -> datetime | None:
     try:
-        time = datetime.fromisoformat(str(text))
+        time = datetime.fromisoformat(text)
         return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-def parse_capture(data: bytes) -> Iterator[CaptureRecord | Fault]:
-    """Yield each record of a file, or what is wrong with its line. Empty lines are passed over."""
-    for line in io.BytesIO(data):
-        if line.strip():
-            try:
-                yield parse_line(line)
-            except Unreadable as error:
-                yield error.fault
+@dataclass(frozen=True, kw_only=True)
+class CaptureReader:
+    """Counts captured lines in the cells of a profile, each request once."""
+
+    profile: ReferenceProfile
+    #: Requests answered before it belong to another model; they are counted as a fault of their own kind.
+    since: datetime | None = None
+    #: "yyyy/mm/dd/hh": requests answered before are too late, for the ledger may have forgotten them.
+    open_from: str = ""
+    #: The share of the requests to count; which ones depends on their event ids alone.
+    sample: float = 1.0
+    #: What was counted before; what is counted now is added to it.
+    ledger: EventLedger = field(default_factory=EventLedger)
+
+    def read(self, lines: Iterable[bytes | None], hour: str = "") -> TrafficCounts:
+        """Count the lines of one file; None stands for a line that was too long to be read (lines.py).
+
+        :param hour: of the file's key. A request that says no time, or a later one, is taken to be of this hour.
+        """
+        counts = no_traffic(self.profile)
+        for records, faults in self.batches(lines, hour):
+            counts += count_records(self.profile, records, faults)
+        return counts
+
+    def batches(
+        self, lines: Iterable[bytes | None], hour: str = ""
+    ) -> Iterator[tuple[list[CaptureRecord], Counter[Fault]]]:
+        """Yield what is to be counted of one file, some records at a time, with what was passed over between them."""
+        for chunk in _chunks(lines):
+            faults: Counter[Fault] = Counter()
+            taken = (self._taken(place, line, hour, faults) for place, line in chunk)
+            yield [read_bodies(envelope, self.profile.feature_order) for envelope in taken if envelope], faults
+
+    def _taken(self, place: int, line: bytes | None, hour: str, faults: Counter[Fault]) -> Envelope | None:
+        """Return what is to be counted of a line; of a line that is not, count why."""
+        if line is None:
+            faults[Fault.LINE_TOO_LONG] += 1
+            return None
+        try:
+            envelope = parse_envelope(line)
+        except Unreadable as error:
+            number = line_number_in_file(line, place)
+            faults[self._passed_over(hour, number) or error.fault] += 1
+            return None
+        if fault := self._not_counted(envelope, place, line, hour):
+            faults[fault] += 1
+            return None
+        return envelope
+
+    def _not_counted(self, envelope: Envelope, place: int, line: bytes, hour: str) -> Fault | None:
+        time = envelope.time
+        if self.since and time and time < self.since:
+            return Fault.BEFORE_MODEL
+        answered = hour_text(time) if time else hour
+        if hour and answered > hour:
+            answered = hour
+        if answered < self.open_from:
+            return Fault.TOO_LATE
+        number = event_number(envelope.event_id) if envelope.event_id else line_number_in_file(line, place)
+        return self._passed_over(answered, number)
+
+    def _passed_over(self, hour: str, number: int) -> Fault | None:
+        if not sampled(number, self.sample):
+            return Fault.SAMPLED_OUT
+        return None if self.ledger.claim(hour, number) else Fault.DUPLICATE
+
+
+def _chunks(lines: Iterable[bytes | None]) -> Iterator[list[tuple[int, bytes | None]]]:
+    """Yield the lines that are not blank, with their places in the file, some at a time."""
+    chunk: list[tuple[int, bytes | None]] = []
+    size = 0
+    for place, line in enumerate(lines):
+        if line is not None and not line.strip():
+            continue
+        chunk.append((place, line))
+        size += len(line or b"")
+        if len(chunk) >= _LINES_AT_ONCE or size >= _BYTES_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def read_capture(
+    profile: ReferenceProfile,
+    pieces: Iterable[bytes],
+    *,
+    hour: str = "",
+    since: datetime | None = None,
+    open_from: str = "",
+    sample: float = 1.0,
+    ledger: EventLedger | None = None,
+) -> TrafficCounts:
+    """Count a captured file that comes in pieces of any size; see :class:`CaptureReader` for the parameters."""
+    reader = CaptureReader(
+        profile=profile, since=since, open_from=open_from, sample=sample, ledger=ledger or EventLedger()
+    )
+    return reader.read(capped_lines(pieces), hour)
 
 
 def count_capture(profile: ReferenceProfile, data: bytes, *, since: datetime | None = None) -> TrafficCounts:
-    """Count a captured file in the cells of `profile`.
-
-    :param since: requests answered before it belong to another model; they are counted as a fault of their own kind.
-    """
-    counts = no_traffic(profile)
-    items = parse_capture(data)
-    while chunk := list(itertools.islice(items, _LINES_AT_ONCE)):
-        counts += _count_lines(profile, chunk, since)
-    return counts
+    """Count a captured file that is in memory."""
+    return read_capture(profile, [data], since=since)
 
 
-def _count_lines(
-    profile: ReferenceProfile, items: list[CaptureRecord | Fault], since: datetime | None
+def count_records(
+    profile: ReferenceProfile, records: list[CaptureRecord], faults: Counter[Fault] | None = None
 ) -> TrafficCounts:
-    faults: Counter[Fault] = Counter()
-    records = []
-    for item in items:
-        if isinstance(item, Fault):
-            faults[item] += 1
-        elif since is not None and item.time is not None and item.time < since:
-            faults[Fault.BEFORE_MODEL] += 1
-        else:
-            faults.update(item.faults)
-            records.append(item)
-    features, rows = _count_rows(profile, records, faults)
+    """Count what was read.
+
+    :param faults: what was passed over before.
+    """
+    found = Counter(faults or {})
+    for record in records:
+        found.update(record.faults)
+    rows = list(_well_formed(profile, records, found))
+    outputs, alone = _outputs(profile, records, found)
+    columns = {name: _column(rows, name, place, found) for place, name in enumerate(profile.feature_order)}
+    counts = _counted(profile, {**columns, **outputs})
     times = [record.time for record in records if record.time]
+    for kind, count in counts.faults.items():
+        found[Fault(kind)] += count
     return dataclasses.replace(
-        no_traffic(profile),
+        counts,
         requests=len(records),
-        rows=rows,
-        features=features,
-        faults={fault.value: count for fault, count in sorted(faults.items()) if count},
+        # Where the request is not captured, its responses are all the rows there are.
+        rows=len(rows) + alone,
+        faults={fault.value: count for fault, count in sorted(found.items()) if count},
         first=min(times, default=None),
         last=max(times, default=None),
     )
 
 
-def _count_rows(
-    profile: ReferenceProfile, records: list[CaptureRecord], faults: Counter[Fault]
-) -> tuple[tuple[FeatureCounts, ...], int]:
-    rows = list(_well_formed(profile, records, faults))
-    scores = [score for record in records for score in record.scores or ()]
-    counted = []
-    for feature in profile.watched:
-        values: list[object] = []
-        if feature.name == PREDICTION:
-            values = scores
-        elif feature.name in profile.feature_order:
-            values = _column(rows, feature.name, profile.feature_order.index(feature.name))
-        counts, not_numbers = count_values(feature, values)
-        counted.append(counts)
-        faults[Fault.NOT_A_NUMBER] += not_numbers
-    # Where the request is not captured, its responses are all the rows there are.
-    return tuple(counted), len(rows) + sum(len(record.scores or ()) for record in records if record.rows is None)
-
-
 def _well_formed(profile: ReferenceProfile, records: list[CaptureRecord], faults: Counter[Fault]) -> Iterator[Row]:
-    wanted = len(profile.feature_order)
+    names = frozenset(profile.feature_order)
     for record in records:
         for row in record.rows or ():
-            if isinstance(row, list) and len(row) != wanted:
-                faults[Fault.WRONG_COLUMN_COUNT] += 1
+            if isinstance(row, list):
+                fault = None if len(row) == len(names) else Fault.WRONG_COLUMN_COUNT
             else:
+                fault = None if row.keys() <= names and row else Fault.UNKNOWN_COLUMN
+                fault = fault if row.keys() & names else Fault.NO_KNOWN_COLUMN
+            if fault:
+                faults[fault] += 1
+            if fault in {None, Fault.UNKNOWN_COLUMN}:
                 yield row
 
 
-def _column(rows: list[Row], name: str, position: int) -> list[object]:
-    return [row[position] if isinstance(row, list) else row.get(name) for row in rows]
+def _outputs(
+    profile: ReferenceProfile, records: list[CaptureRecord], faults: Counter[Fault]
+) -> tuple[dict[str, list[object]], int]:
+    """Return the columns of the outputs, and how many of their rows have no request."""
+    columns: dict[str, list[object]] = output_columns(profile, [])
+    alone = 0
+    for record in records:
+        try:
+            for name, values in output_columns(profile, record.answers or ()).items():
+                columns[name] += values
+        except Unreadable as error:
+            faults[error.fault] += 1
+        else:
+            alone += len(record.answers or ()) if record.rows is None else 0
+    return columns, alone
+
+
+def _column(rows: list[Row], name: str, place: int, faults: Counter[Fault]) -> list[object]:
+    values = [row[place] if isinstance(row, list) else row.get(name) for row in rows]
+    for index, value in enumerate(values):
+        if isinstance(value, (list, dict)):
+            faults[Fault.NESTED_VALUE] += 1
+            values[index] = None
+    return values
+
+
+def _counted(profile: ReferenceProfile, columns: Mapping[str, list[object]]) -> TrafficCounts:
+    counted = [count_values(each, columns.get(each.name, [])) for each in profile.watched]
+    not_numbers = sum(count for _, count in counted)
+    return dataclasses.replace(
+        no_traffic(profile),
+        features=tuple(counts for counts, _ in counted),
+        faults={Fault.NOT_A_NUMBER.value: not_numbers} if not_numbers else {},
+    )

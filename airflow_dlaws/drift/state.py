@@ -4,39 +4,31 @@ The keys that were read and the counts of what stood in them are in the same doc
 only if nobody else has replaced it. So writing it is the commit point: a file counts exactly once, however often a
 reader is killed, and however many read at the same time.
 
-Capture keys start with their hour: yyyy/mm/dd/hh/NAME. Files may arrive late, so the keys of the last hours are kept
-one by one; hours before `open_from` are closed and their keys forgotten.
+Which requests were counted stands in ledgers beside it (hooks/capture.py), which it names. How files are told apart
+stands in progress.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from airflow_dlaws.drift.body import Fault
+from airflow_dlaws.drift.body import LOSING_ROWS, Fault
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
+from airflow_dlaws.drift.progress import FORMAT, CaptureFile, Progress, document_of, hour_key, hour_of, hour_text
 from airflow_dlaws.drift.readiness import lost_rows
 from airflow_dlaws.drift.sequence import Evidence
 from airflow_dlaws.drift.verdict import DriftOutcome, DriftVerdict
-from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import from_json
-
-FORMAT = "dlaws-drift-state/2"
-
-_PREFIX = "dlaws-drift-state/"
 
 #: SageMaker delivers captured data within minutes; hours cover an outage, and keep the list of keys short.
 LATE_HOURS = 6
 
 #: Looks kept for the report's picture of the evidence over time.
 MAX_HISTORY = 200
-
-_HOUR_FORMAT = "%Y/%m/%d/%H"
-_HOUR_LENGTH = len("yyyy/mm/dd/hh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +71,8 @@ class DriftState:
     open_from: str = ""
     #: Keys read in the hours that are open, relative to the capture prefix.
     seen: tuple[str, ...] = ()
+    #: By hour, the name of the ledger that says which of its requests were counted.
+    ledgers: Mapping[str, str] = field(default_factory=dict)
     files: int = 0
     #: Of files with this model's requests alone: what rows are guessed from.
     bytes: int = 0
@@ -98,20 +92,17 @@ class DriftState:
         """How many looks were taken; inconclusive ones that were not possible are not counted."""
         return self.evidence.looks
 
-
-@dataclass(frozen=True)
-class CaptureFile:
-    """A row of a listing: the key relative to the capture prefix, its size in bytes, when it was written."""
-
-    key: str
-    size: int
-    written: datetime
+    @property
+    def progress(self) -> Progress:
+        """How far the reading has got."""
+        rows = self.total.rows + lost_rows(self.total.faults)
+        return Progress(open_from=self.open_from, seen=self.seen, bytes=self.bytes, rows=rows, waiting=self.window.rows)
 
 
 def new_state(profile: ReferenceProfile, since: datetime | None) -> DriftState:
     """Return the state before anything was read."""
     nothing = no_traffic(profile)
-    open_from = since.astimezone(UTC).strftime(_HOUR_FORMAT) if since else ""
+    open_from = hour_text(since.astimezone(UTC)) if since else ""
     return DriftState(since=since, open_from=open_from, window=nothing, total=nothing)
 
 
@@ -120,23 +111,7 @@ def parse_state(text: bytes, where: str) -> DriftState:
 
     :raises SpecificationError: it is none, or one of another version.
     """
-    try:
-        document = json.loads(text)
-        found = document["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise SpecificationError(f"{where} holds no drift state: {error!r}; move it away to start anew") from error
-    if found != FORMAT:
-        raise SpecificationError(f"{where} is of format {found!r}, this version reads {FORMAT!r}; {_way_out(found)}")
-    return from_json(DriftState, document)
-
-
-def _way_out(found: object) -> str:
-    if str(found).startswith(_PREFIX):
-        return (
-            "evidence of another version was gathered under another rule and cannot be carried over: move the file "
-            "away, and the captured files of the open hours are read anew"
-        )
-    return "use another place"
+    return from_json(DriftState, document_of(text, where))
 
 
 def told_so_far(state: DriftState) -> str:
@@ -161,27 +136,6 @@ def without_new_drift(state: DriftState) -> str:
     return f"{told}, and the latest look {still}: {told_so_far(state)}"
 
 
-def hour_of(key: str) -> datetime | None:
-    """Return the hour a capture key starts with, or None where it starts with none."""
-    if key[_HOUR_LENGTH : _HOUR_LENGTH + 1] != "/":
-        return None
-    try:
-        return datetime.strptime(key[:_HOUR_LENGTH], _HOUR_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def unread(state: DriftState, listing: Iterable[CaptureFile]) -> list[CaptureFile]:
-    """Return the files of a listing that are not read yet, each once, in key order."""
-    seen = set(state.seen)
-    files = {
-        file.key: file
-        for file in listing
-        if hour_of(file.key) is not None and file.key[:_HOUR_LENGTH] >= state.open_from and file.key not in seen
-    }
-    return [files[key] for key in sorted(files)]
-
-
 def absorb(
     state: DriftState,
     files: Iterable[CaptureFile],
@@ -189,17 +143,22 @@ def absorb(
     *,
     now: datetime,
     late_hours: int = LATE_HOURS,
+    ledgers: Mapping[str, str] | None = None,
 ) -> DriftState:
-    """Return the state after these unread files were counted, with hours closed that are too old to get files."""
+    """Return the state after these unread files were counted, with hours closed that are too old to get files.
+
+    :param ledgers: those of all hours after the files; None keeps the ones before.
+    """
     files = list(files)
     keys = {*state.seen, *(file.key for file in files)}
     # A key of the future (a wrong clock) must not close the hours of now.
     newest = min(now, max((hour for hour in map(hour_of, keys) if hour), default=now))
-    open_from = max(state.open_from, (newest - timedelta(hours=late_hours)).strftime(_HOUR_FORMAT))
+    open_from = max(state.open_from, hour_text(newest - timedelta(hours=late_hours)))
     return dataclasses.replace(
         state,
         open_from=open_from,
-        seen=tuple(sorted(key for key in keys if key[:_HOUR_LENGTH] >= open_from)),
+        seen=tuple(sorted(key for key in keys if hour_key(key) >= open_from)),
+        ledgers={hour: name for hour, name in (ledgers or state.ledgers).items() if hour >= open_from},
         files=state.files + len(files),
         # Files shared with the model before would make rows look rare, and the next files not worth reading.
         bytes=state.bytes + (0 if counts.faults.get(Fault.BEFORE_MODEL) else sum(file.size for file in files)),
@@ -251,22 +210,14 @@ def cooling_down(state: DriftState, now: datetime, cooldown: timedelta) -> bool:
     return state.alarm is not None and now < state.alarm.at + cooldown
 
 
-#: A file may wait so long for company before a worker is started for it.
-PATIENCE = timedelta(minutes=15)
-
-#: The guess of rows errs: a worker woken a little early reads and waits on, one not woken keeps a verdict waiting.
-_NEARLY = 0.8
-
-
-def worth_reading(state: DriftState | None, files: list[CaptureFile], *, min_rows: int, now: datetime) -> bool:
-    """Tell whether the unread files probably bring the rows for a look, or have waited long enough.
-
-    Rows are guessed from bytes, at the rate of the files read so far; before the first file any is worth reading.
-    """
-    if not files:
-        return False
-    if state is None or not state.bytes or now - min(file.written for file in files) >= PATIENCE:
-        return True
-    rows_per_byte = (state.total.rows + lost_rows(state.total.faults)) / state.bytes
-    guess = state.window.rows + rows_per_byte * sum(file.size for file in files)
-    return guess >= _NEARLY * min_rows
+def with_remarks(verdict: DriftVerdict, counts: TrafficCounts) -> DriftVerdict:
+    """Return the verdict with what to know of its traffic in its reason: what could not be used, what was left out."""
+    lost, sampled_out = lost_rows(counts.faults), counts.faults.get(Fault.SAMPLED_OUT, 0)
+    remarks = []
+    if lost and verdict.outcome is not DriftOutcome.INCONCLUSIVE:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in counts.faults.items() if kind in LOSING_ROWS and count)
+        remarks.append(f"{lost} captured rows or requests could not be used ({kinds}).")
+    if sampled_out:
+        share = counts.requests / (counts.requests + sampled_out)
+        remarks.append(f"Counted is a sample of {share:.0%} of the requests, as asked for.")
+    return dataclasses.replace(verdict, reason=" ".join([verdict.reason, *remarks])) if remarks else verdict

@@ -1,25 +1,26 @@
-"""Reads captured requests from S3 into a drift state kept in S3, and looks at it: the I/O around airflow_dlaws.drift.
+"""Reads captured requests into a drift state kept in S3, and looks at it: the I/O around airflow_dlaws.drift.
 
 Under the state location lie
 
     state/ENDPOINT/VARIANT/MODEL-DIGEST.json             the state (drift/state.py); DIGEST is of the reference
     reports/ENDPOINT/VARIANT/MODEL-DIGEST/look-N-*.json  the report of a look that found drift, and its .html
 
-Runs on a worker. The trigger uses `list_unread` alone.
+Ledgers of the requests counted (hooks/capture.py) and verdicts (hooks/verdicts.py) lie beside them. Runs on a worker.
+The trigger uses `read_progress` alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_dlaws.drift.capture import count_capture
 from airflow_dlaws.drift.counts import no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
+from airflow_dlaws.drift.progress import CaptureFile, Progress, begins_an_hour, of_one_hour, parse_progress
 from airflow_dlaws.drift.readiness import ready_to_look
 from airflow_dlaws.drift.report import DriftReport, reference_tables, summarise
 from airflow_dlaws.drift.report_page import as_html
@@ -28,17 +29,18 @@ from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import (
     LATE_HOURS,
     Alarm,
-    CaptureFile,
     DriftState,
     absorb,
     after_look,
     cooling_down,
     new_state,
     parse_state,
-    unread,
+    with_remarks,
 )
 from airflow_dlaws.drift.verdict import DriftVerdict
-from airflow_dlaws.errors import ServiceUnavailable, SpecificationError
+from airflow_dlaws.errors import ServiceRefused, ServiceUnavailable, SpecificationError
+from airflow_dlaws.hooks.capture import CapturedTraffic, list_unread
+from airflow_dlaws.hooks.verdicts import publish, verdict_folder
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.registry.champion import live_model
 from airflow_dlaws.storage import ObjectStore, S3Uri
@@ -119,6 +121,8 @@ class DriftWatch:
     :param state_root: where state and reports go.
     :param owner: the task instance; drift that it has found before is found again by its retry.
     :param cooldown: drift is told at most once in this time for one model and reference.
+    :param late_hours: how long after its hour a file may come and still be read.
+    :param sample: the share of the requests to count.
     :raises ServiceRefused: the reference cannot be read.
     :raises SpecificationError: the reference is no profile, or lacks a feature that is to be watched.
     """
@@ -133,13 +137,17 @@ class DriftWatch:
         owner: str,
         cooldown: timedelta,
         late_hours: int = LATE_HOURS,
+        sample: float = 1.0,
     ) -> None:
         self._store, self._watched, self._root, self._settings = store, watched, state_root, settings
-        self._owner, self._cooldown, self._late_hours = owner, cooldown, late_hours
+        self._owner, self._cooldown, self._late_hours, self._sample = owner, cooldown, late_hours, sample
+        self._published: datetime | None = None
         document = store.read(watched.reference)
         self._profile: ReferenceProfile = parse_profile(document)
         settings.check_against(self._profile)
         self._key = f"{watched.model}-{hashlib.sha256(document).hexdigest()[:12]}"
+        ledgers = state_root / "events" / watched.endpoint_name / watched.variant_name / self._key
+        self._traffic = CapturedTraffic(store, watched.capture, ledgers)
 
     @property
     def state_uri(self) -> S3Uri:
@@ -154,17 +162,20 @@ class DriftWatch:
         batches = conflicts = 0
         while True:
             state, etag = self._load()
+            self._publish(state)
             if found_by(state, self._owner):
                 return state
-            files = list_unread(self._store, self._watched.capture, state) if batches < _MAX_BATCHES else []
-            if files:
+            progress = state.progress
+            files = list_unread(self._store, self._watched.capture, progress) if batches < _MAX_BATCHES else []
+            ready = ready_to_look(state.window, self._settings)
+            if files and not (ready and begins_an_hour(progress, files)):
                 batches += 1
-                after = self._read(state, files[:_BATCH], clock())
-            elif ready_to_look(state.window, self._settings):
+                after = self._read(state, etag, of_one_hour(files)[:_BATCH], clock())
+            elif ready:
                 after = self._look(state, clock())
             else:
                 return state
-            conflicts = 0 if self._save(after, etag) else conflicts + 1
+            conflicts = 0 if after and self._save(state, after, etag) else conflicts + 1
             if conflicts > _MAX_CONFLICTS:
                 raise ServiceUnavailable(f"{self.state_uri} was changed by others {conflicts} times in a row")
 
@@ -172,21 +183,36 @@ class DriftWatch:
         stored = read_state(self._store, self.state_uri)
         return stored or (new_state(self._profile, self._watched.since), None)
 
-    def _save(self, state: DriftState, etag: str | None) -> bool:
-        body = json.dumps(to_json(state)).encode()
+    def _save(self, before: DriftState, after: DriftState, etag: str | None) -> bool:
+        body = json.dumps(to_json(after)).encode()
         if etag is None:
-            return self._store.create(self.state_uri, body)
-        return self._store.replace(self.state_uri, body, etag=etag)
+            saved = self._store.create(self.state_uri, body)
+        else:
+            saved = self._store.replace(self.state_uri, body, etag=etag)
+        if saved:
+            self._traffic.sweep(before, after)
+        return saved
 
-    def _read(self, state: DriftState, files: list[CaptureFile], now: datetime) -> DriftState:
-        counts = no_traffic(self._profile)
-        for file in files:
-            data = self._store.read(S3Uri(self._watched.capture.bucket, self._watched.capture.key + file.key))
-            counts += count_capture(self._profile, data, since=state.since)
-        return absorb(state, files, counts, now=now, late_hours=self._late_hours)
+    def _read(self, state: DriftState, etag: str | None, files: list[CaptureFile], now: datetime) -> DriftState | None:
+        """Return the state after the files were counted; None where another sensor has got further meanwhile."""
+        try:
+            counts, ledgers = self._traffic.count(self._profile, state, files, sample=self._sample)
+        except ServiceRefused:
+            if self._load()[1] == etag:
+                raise
+            return None  # what is gone was swept away by whoever has read on
+        return absorb(state, files, counts, now=now, late_hours=self._late_hours, ledgers=ledgers)
+
+    def _publish(self, state: DriftState) -> None:
+        """Write the verdict that the state tells of, where whoever found it had no time to."""
+        if state.alarm is not None and state.alarm.at != self._published:
+            folder = verdict_folder(self._root, self._watched.endpoint_name, self._watched.variant_name)
+            publish(self._store, folder, state.alarm.at, event_extra(state.alarm.summary))
+            self._published = state.alarm.at
 
     def _look(self, state: DriftState, now: datetime) -> DriftState:
         evidence, verdict = advance(self._profile, state.evidence, state.window, self._settings)
+        verdict = with_remarks(verdict, state.window)
         nothing = no_traffic(self._profile)
         after = after_look(state, verdict, evidence, now=now, nothing=nothing)
         if not verdict.is_drift or cooling_down(state, now, self._cooldown):
@@ -232,6 +258,19 @@ def found_by(state: DriftState, owner: str) -> bool:
     return state.alarm is not None and state.alarm.owner == owner
 
 
+def event_extra(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a summary what asset events carry, those of a sensor's outlets and those of a watcher."""
+    return {
+        "endpoint_name": summary["endpoint_name"],
+        "report_uri": summary["report_uri"],
+        "report_html_uri": summary["report_html_uri"],
+        "features": [feature["name"] for feature in summary["features"]],
+        "window_from": summary["window_from"],
+        "window_to": summary["window_to"],
+        "rows": summary["rows"],
+    }
+
+
 def read_state(store: ObjectStore, uri: S3Uri) -> tuple[DriftState, str] | None:
     """Return the stored state and its entity tag, or None where there is none yet.
 
@@ -243,11 +282,18 @@ def read_state(store: ObjectStore, uri: S3Uri) -> tuple[DriftState, str] | None:
     return parse_state(body, str(uri)), etag
 
 
-def list_unread(store: ObjectStore, capture: S3Uri, state: DriftState | None) -> list[CaptureFile]:
-    """Return the captured files that are not read yet; lists open hours only."""
-    start_after = capture.key + state.open_from if state and state.open_from else ""
-    listing = [
-        CaptureFile(row.uri.key.removeprefix(capture.key), row.size, row.last_modified)
-        for row in store.list(capture, start_after=start_after)
-    ]
-    return unread(state, listing) if state else listing
+def read_progress(
+    store: ObjectStore, uri: S3Uri, known: tuple[str, Progress] | None = None
+) -> tuple[str, Progress] | None:
+    """Return the entity tag of the stored state and how far it has got, or None where there is none yet.
+
+    :param known: what was returned before; a state that has not changed since is not read again.
+    :raises SpecificationError: what is stored there is no state of this version.
+    """
+    row = next((row for row in store.list(uri) if row.uri == uri), None)
+    if row is None:
+        return None
+    if known is not None and known[0] == row.etag:
+        return known
+    body, etag = store.read_versioned(uri)
+    return etag, parse_progress(body, str(uri))

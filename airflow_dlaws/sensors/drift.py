@@ -19,7 +19,7 @@ from airflow_dlaws.drift.readiness import unreadable
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import DriftState, told_so_far, without_new_drift
 from airflow_dlaws.errors import Inconclusive, OutcomeUnacceptable, SpecificationError
-from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, found_by, watched_model
+from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, event_extra, found_by, watched_model
 from airflow_dlaws.hooks.task import airflow_errors, identity_of
 from airflow_dlaws.jobs.identity import digest_of
 from airflow_dlaws.jobs.wire import to_json
@@ -209,7 +209,7 @@ class DriftSensor(DlawsSensor):
         ReportLink.store(context, report_url(self.aws.client("s3"), S3Uri.parse(summary["report_html_uri"])))
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra = _event_extra(summary)
+                context["outlet_events"][outlet].extra = event_extra(summary)
         return summary
 
     def _end_without_drift(self, state: DriftState) -> None:
@@ -222,18 +222,6 @@ class DriftSensor(DlawsSensor):
         if self.on_timeout == "fail":
             raise OutcomeUnacceptable(sentence)
         raise AirflowSkipException(sentence)
-
-
-def _event_extra(summary: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "endpoint_name": summary["endpoint_name"],
-        "report_uri": summary["report_uri"],
-        "report_html_uri": summary["report_html_uri"],
-        "features": [feature["name"] for feature in summary["features"]],
-        "window_from": summary["window_from"],
-        "window_to": summary["window_to"],
-        "rows": summary["rows"],
-    }
 
 
 def _now() -> datetime:

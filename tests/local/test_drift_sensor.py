@@ -97,7 +97,8 @@ def fire(deferred, *, within=20):
 
 
 def traffic(rows, seed, **shift):
-    return capture_file(*healthy_rows(rows, seed, **shift))
+    """Return a captured file of rows that are answered now."""
+    return capture_file(*healthy_rows(rows, seed, **shift), times=(datetime.now(UTC).isoformat(timespec="seconds"),))
 
 
 def test_drift_is_waited_for_found_and_told(scene):
@@ -187,7 +188,7 @@ def test_corrupt_lines_are_counted_and_the_rest_is_judged(scene):
 
 
 def test_traffic_that_cannot_be_read_fails_the_task_and_says_why(scene):
-    scene.capture("a", capture_file([(1, 2)] * 1500, [0.5] * 1500))
+    scene.capture("a", capture_file([(1, 2)] * 1500, [0.5] * 1500, times=(now().isoformat(),)))
     with pytest.raises(AirflowFailException, match=r"Cannot tell whether flights has drifted.*wrong_column_count 1500"):
         scene.sensor(timeout=0).execute(context_of(RunningTask()))
     assert scene.state["evidence"]["looks"] == 0

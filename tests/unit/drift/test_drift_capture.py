@@ -3,14 +3,18 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from captured_traffic import captured, lines
-from hypothesis import given
+from captured_traffic import capture_file, captured, healthy_rows, lines
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift.body import Fault
 from airflow_dlaws.drift.build import categorical_profile
-from airflow_dlaws.drift.capture import count_capture, parse_capture
+from airflow_dlaws.drift.capture import CaptureReader, count_capture, read_capture
 from airflow_dlaws.drift.counts import count_values, no_traffic
+from airflow_dlaws.drift.events import EventLedger
+from airflow_dlaws.drift.lines import MAX_LINE_BYTES
+from airflow_dlaws.drift.settings import DriftSettings
+from airflow_dlaws.drift.verdict import assess
 from airflow_dlaws.jobs.wire import from_json, to_json
 
 ROWS = "10.5,60,A\n3,,B\n"
@@ -60,6 +64,7 @@ def test_one_row_without_a_wrapper_is_one_row(profile):
         (b"{not json", Fault.BAD_JSON),
         (b"\xff\xfe", Fault.BAD_JSON),
         (b"[" * 100_000, Fault.BAD_JSON),
+        (b'{"captureData": ' + b"9" * 100_000 + b"}", Fault.BAD_JSON),
         (b'"text"', Fault.NOT_A_CAPTURE),
         (b"{}", Fault.NOT_A_CAPTURE),
         (lines(captured(5, "0.1")), Fault.NOT_A_CAPTURE),
@@ -70,7 +75,13 @@ def test_one_row_without_a_wrapper_is_one_row(profile):
         (lines(captured("9" * 200_000, "0.1")), Fault.BAD_CSV),
         (lines(captured("{", "0.1", encoding="JSON")), Fault.BAD_JSON_BODY),
         (lines(captured('"x"', "0.1", encoding="JSON")), Fault.UNKNOWN_JSON_LAYOUT),
+        (b"{" + b" " * MAX_LINE_BYTES + b"}", Fault.LINE_TOO_LONG),
         (lines(captured("1,2", "0.1")), Fault.WRONG_COLUMN_COUNT),
+        (lines(captured('{"x": 1}', "0.1", encoding="JSON")), Fault.NO_KNOWN_COLUMN),
+        (lines(captured('{"delay": 1, "x": 1}', "0.1", encoding="JSON")), Fault.UNKNOWN_COLUMN),
+        (lines(captured('[[1, [2], {"A": 1}]]', "0.1", encoding="JSON")), Fault.NESTED_VALUE),
+        (lines(captured("delay,temp,carrier\n1,2,A", "0.1")), Fault.HEADER_ROW),
+        (lines(captured("1,2,A", '{"verdict": 1}', encoding="JSON")), Fault.UNKNOWN_JSON_LAYOUT),
         (lines(captured("1,2,A", "0.1\n0.2")), Fault.ROW_COUNT_MISMATCH),
         (lines(captured("ten,2,A", "0.1")), Fault.NOT_A_NUMBER),
         (lines(captured("1_0,2,A", "0.1")), Fault.NOT_A_NUMBER),
@@ -78,8 +89,8 @@ def test_one_row_without_a_wrapper_is_one_row(profile):
     ],
 )
 def test_each_kind_of_damage_is_counted_and_spoils_nothing_else(profile, line, fault):
-    good = lines(captured(ROWS, "0.2\n0.3\n"))
-    counts = count_capture(profile, good + line.strip() + b"\n" + good)
+    before, after = (lines(captured(ROWS, "0.2\n0.3\n")) for _ in range(2))
+    counts = count_capture(profile, before + line.strip() + b"\n" + after)
     assert counts.faults[fault.value] >= 1
     assert counts.rows >= 4
 
@@ -117,8 +128,8 @@ def test_captured_responses_alone_are_rows_too(profile):
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_whatever_crash_the_reader(data):
-    list(parse_capture(data))
+def test_no_bytes_whatever_crash_the_reader(profile, data):
+    count_capture(profile, data)
 
 
 JSON = st.recursive(
@@ -134,6 +145,7 @@ def test_no_body_whatever_crashes_the_reader(profile, body, answer, encoding, me
     raw = {**document, "eventMetadata": metadata}
     counts = count_capture(profile, lines(document, raw, {"captureData": body}, captured(body, answer)))
     assert counts.by_name["delay"].rows <= counts.rows or counts.rows == counts.by_name["prediction"].rows
+    assert from_json(type(counts), json.loads(json.dumps(to_json(counts)))) == counts
 
 
 @given(st.lists(st.sampled_from(["1,2,A", "30,,B", "x,2,QQ", "1,2", ""]), max_size=12), st.integers(0, 12))
@@ -148,3 +160,94 @@ def test_counting_two_halves_is_counting_the_whole(profile, bodies, cut):
 def test_counts_survive_json(profile):
     counts = count_capture(profile, lines(captured("1e9,2,ZZ", "0.5")))
     assert from_json(type(counts), json.loads(json.dumps(to_json(counts)))) == counts
+
+
+HOUR = "2013/07/01/10"
+
+
+def test_what_is_delivered_again_counts_once(profile):
+    one, two = captured("1,2,A", "0.5"), captured("3,4,B", "0.5")
+    ledger = EventLedger()
+    first = read_capture(profile, [lines(one, one, two)], hour=HOUR, ledger=ledger)
+    assert (first.rows, first.faults) == (2, {"duplicate": 1})
+    again = read_capture(profile, [lines(two, one)], hour="2013/07/01/12", ledger=ledger)
+    assert (again.rows, again.requests, again.faults) == (0, 0, {"duplicate": 2})
+    kept = EventLedger(lambda hour: ledger.changed()[hour])
+    assert read_capture(profile, [lines(two, one)], hour=HOUR, ledger=kept).rows == 0
+
+
+def test_a_truncated_file_and_its_whole_count_each_request_once(profile):
+    whole = lines(*(captured(f"{number},2,A", "0.5") for number in range(10)))
+    ledger = EventLedger()
+    cut = read_capture(profile, [whole[: len(whole) // 2 + 40]], hour=HOUR, ledger=ledger)
+    assert cut.faults == {"bad_json": 1}
+    rest = read_capture(profile, [whole], hour=HOUR, ledger=ledger)
+    assert (cut.rows + rest.rows, rest.faults) == (10, {"duplicate": cut.rows})
+
+
+def test_a_file_of_lines_without_ids_is_known_by_its_lines(profile):
+    document = captured("1,2,A", "0.5")
+    del document["eventMetadata"]["eventId"]
+    data, ledger = lines(document, document) + b"junk\n" * 3, EventLedger()
+    first = read_capture(profile, [data], hour=HOUR, ledger=ledger)
+    assert (first.rows, first.faults) == (2, {"bad_json": 3, "no_event_id": 2})
+    assert read_capture(profile, [data], hour=HOUR, ledger=ledger).faults == {"duplicate": 5}
+
+
+def test_a_request_of_a_closed_hour_is_told_and_not_counted(profile):
+    data = lines(*(captured("1,2,A", "0.5", time=f"2013-07-01T0{hour}:59:00Z") for hour in (3, 4, 5)))
+    counts = read_capture(profile, [data], hour="2013/07/01/10", open_from="2013/07/01/04")
+    assert (counts.rows, counts.faults) == (2, {"too_late": 1})
+
+
+def test_a_sample_is_taken_by_event_and_the_rest_is_told(profile):
+    data = lines(*(captured("1,2,A", "0.5") for _ in range(2000)))
+    counts = read_capture(profile, [data], sample=0.25)
+    assert counts.rows == pytest.approx(500, abs=80)
+    assert counts.faults == {"sampled_out": 2000 - counts.rows}
+    assert read_capture(profile, [data], sample=0.25) == counts
+
+
+def test_what_is_counted_does_not_depend_on_how_a_file_is_cut(profile):
+    data = capture_file(*healthy_rows(3000, seed=4), batch=1) + b"junk\n\n"
+    pieces = [data[start : start + 1000] for start in range(0, len(data), 1000)]
+    assert read_capture(profile, pieces) == count_capture(profile, data)
+    assert count_capture(profile, data).rows == 3000
+
+
+def test_records_can_be_had_one_by_one(profile):
+    batches = list(CaptureReader(profile=profile).batches([lines(captured(ROWS, "0.2\n0.3")).strip()]))
+    ((record,), faults), *_ = batches
+    assert (len(record.rows), record.answers, record.inference_id) == (2, ("0.2", "0.3"), "replay-1")
+    assert not faults
+
+
+BROKEN = st.sampled_from(
+    [
+        "nan,inf,A", "1e400,-1e400,A", "1,2", "1,2,A,4", ",,", "1,2,\ud800", "9" * 5000 + ",1,A", "\x00,1,A", '"1,2,A',
+        "1,2,ZZ", "delay,temp,carrier", "1;2;A", "",
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["CSV", "JSON"])
+def test_a_text_that_cannot_be_written_as_utf8_is_made_writable(profile, encoding):
+    body = "1,2,\ud800" if encoding == "CSV" else '[[1, 2, "\\uD800"]]'
+    counts = count_capture(profile, lines(captured(body, "0.5", encoding=encoding)))
+    assert counts.by_name["carrier"].examples == ("?",)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bodies=st.lists(BROKEN | st.text(max_size=30), min_size=1, max_size=6),
+    answer=BROKEN | st.text(max_size=10),
+    time=st.sampled_from(["", "2013-07-01", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "now"]),
+    garbage=st.binary(max_size=60),
+    cut=st.integers(0, 400),
+)
+def test_hostile_traffic_ends_in_counts_that_can_be_kept_and_judged(profile, bodies, answer, time, garbage, cut):
+    documents = [captured("\n".join(bodies), answer, time=time), *(captured(body, answer) for body in bodies)]
+    counts = read_capture(profile, [garbage, lines(*documents)[:cut], lines(*documents)], hour=HOUR, open_from="2013")
+    assert from_json(type(counts), json.loads(json.dumps(to_json(counts)))) == counts
+    verdict = assess(profile, counts + no_traffic(profile), DriftSettings(min_rows=1))
+    assert verdict.reason.encode()

@@ -122,7 +122,7 @@ def test_drift_is_waited_for_found_and_told(scene):
     report = json.loads(ObjectStore(scene.s3).read(S3Uri.parse(summary["report_uri"])))
     assert from_json(DriftReport, report).window.rows == 1200
     page = ObjectStore(scene.s3).read(S3Uri.parse(summary["report_html_uri"]))
-    assert page.count(b"<svg") == 3
+    assert page.count(b"<svg") >= 3
     assert "_link_ReportLink" in task.pushed
 
 

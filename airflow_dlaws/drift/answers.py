@@ -112,9 +112,10 @@ def _value(profile: ReferenceProfile, name: str, answer: Answer) -> object:
 
 
 def _vector(name: str, answer: Answer) -> object:
-    """Return a list: the field of this name, or the whole answer."""
+    """Return a list of single values: the field of this name, or the whole answer."""
     value = answer.get(name) if isinstance(answer, dict) else answer
-    return value if isinstance(value, list) else None
+    flat = isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value)
+    return value if flat else None
 
 
 def _score(answer: Answer) -> object:

@@ -18,7 +18,8 @@ from typing import Any
 
 from airflow_dlaws.drift.answers import Answer, output_columns, read_answers
 from airflow_dlaws.drift.body import Fault, Row, Unreadable, read_rows, writable
-from airflow_dlaws.drift.counts import TrafficCounts, count_values, no_traffic
+from airflow_dlaws.drift.columns import count_columns
+from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.events import EventLedger, event_number, line_number_in_file, sampled
 from airflow_dlaws.drift.lines import capped_lines
 from airflow_dlaws.drift.profile import ReferenceProfile
@@ -247,7 +248,8 @@ def count_records(
     rows = list(_well_formed(profile, records, found))
     outputs, alone = _outputs(profile, records, found)
     columns = {name: _column(rows, name, place, found) for place, name in enumerate(profile.feature_order)}
-    counts = _counted(profile, {**columns, **outputs})
+    # Apart, as a response that cannot be read leaves its rows without answers.
+    counts = count_columns(profile, columns) + count_columns(profile, {}, outputs)
     times = [record.time for record in records if record.time]
     for kind, count in counts.faults.items():
         found[Fault(kind)] += count
@@ -301,13 +303,3 @@ def _column(rows: list[Row], name: str, place: int, faults: Counter[Fault]) -> l
             faults[Fault.NESTED_VALUE] += 1
             values[index] = None
     return values
-
-
-def _counted(profile: ReferenceProfile, columns: Mapping[str, list[object]]) -> TrafficCounts:
-    counted = [count_values(each, columns.get(each.name, [])) for each in profile.watched]
-    not_numbers = sum(count for _, count in counted)
-    return dataclasses.replace(
-        no_traffic(profile),
-        features=tuple(counts for counts, _ in counted),
-        faults={Fault.NOT_A_NUMBER.value: not_numbers} if not_numbers else {},
-    )

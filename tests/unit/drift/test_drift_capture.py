@@ -1,16 +1,20 @@
 import base64
+import dataclasses
 import json
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from captured_traffic import capture_file, captured, healthy_rows, lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift.body import Fault
-from airflow_dlaws.drift.build import categorical_profile
+from airflow_dlaws.drift.build import build_profile, categorical_profile
 from airflow_dlaws.drift.capture import CaptureReader, count_capture, read_capture
+from airflow_dlaws.drift.columns import count_columns
 from airflow_dlaws.drift.counts import count_values, no_traffic
+from airflow_dlaws.drift.embedding import build_embedding
 from airflow_dlaws.drift.events import EventLedger
 from airflow_dlaws.drift.lines import MAX_LINE_BYTES
 from airflow_dlaws.drift.settings import DriftSettings
@@ -251,3 +255,35 @@ def test_hostile_traffic_ends_in_counts_that_can_be_kept_and_judged(profile, bod
     assert from_json(type(counts), json.loads(json.dumps(to_json(counts)))) == counts
     verdict = assess(profile, counts + no_traffic(profile), DriftSettings(min_rows=1))
     assert verdict.reason.encode()
+
+
+@pytest.fixture(scope="session")
+def embedding():
+    """A profile of requests, of their principal components, and of an embedding of four numbers that is answered."""
+    generator = np.random.default_rng(5)
+    table = {name: generator.normal(size=400) for name in ("a", "b", "c")}
+    made = build_profile(table, components=1, created=datetime(2013, 4, 1, tzinfo=UTC))
+    vectors = generator.normal(size=(400, 4))
+    return dataclasses.replace(made, embeddings=(build_embedding("embedding", vectors, pairs=8),))
+
+
+@pytest.mark.parametrize(
+    "answer", ["[0.5, 1, -1, 0.25]", '{"embedding": [0.5, 1, -1, 0.25]}', '{"predictions": [[0.5, 1, -1, 0.25]]}']
+)
+def test_embeddings_and_the_principal_components_of_requests_are_counted(embedding, answer):
+    record = captured("[[1, 2, 3]]", answer, encoding="JSON", content_type="application/json")
+    counts = count_capture(embedding, lines(record))
+    wanted = count_columns(embedding, {"a": [1], "b": [2], "c": [3]}, {"embedding": [[0.5, 1, -1, 0.25]]})
+    assert (counts.features, counts.embeddings) == (wanted.features, wanted.embeddings)
+    assert [each.rows for each in counts.embeddings] == [1]
+    assert counts.by_name[embedding.representation[0].name].rows == 1
+
+
+@pytest.mark.parametrize(
+    "answer", ["[1]", "[[1], [2], [3], [4]]", '[1, "x", null, 1e999]', '{"embedding": [[1]]}', "7"]
+)
+def test_an_embedding_that_is_none_spoils_nothing(embedding, answer):
+    record = captured("[[1, 2, 3]]", answer, encoding="JSON", content_type="application/json")
+    counts = count_capture(embedding, lines(record))
+    assert counts.rows == 1
+    assert [each.rows for each in counts.embeddings] == [0]

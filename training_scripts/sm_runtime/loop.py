@@ -141,6 +141,8 @@ class _Run:
         self.autocast = autocast(plan, group.device)
         self.losses = torch.zeros((), dtype=torch.float64, device=group.device)
         self.samples = 0
+        # A few: a batch, the rest at the end of an epoch, and 0 for processes without a part of a step.
+        self.factors: dict[float, torch.Tensor] = {}
         self.saved_step = self.step
 
     def train(self) -> bool:
@@ -173,9 +175,18 @@ class _Run:
                     f"loss returned {tuple(losses.shape)} for {len(micro.indices)} samples: it must return the loss of "
                     "each sample (reduction='none'), not their mean"
                 )
-            total = losses.float().sum() * micro.weight
-            (total * (self.parallel.scale / step.count)).backward()
-        return total.detach()
+            total = losses.float().sum()
+            total.backward(self.factor(micro.weight * self.parallel.scale / step.count))
+        return total.detach() * micro.weight if micro.weight != 1 else total.detach()
+
+    def factor(self, value: float) -> torch.Tensor:
+        """Return what the gradient of a micro-batch's losses is multiplied by, float32[].
+
+        Handed to `backward` it costs nothing; multiplying the losses by it would be two kernels more in each direction.
+        """
+        if value not in self.factors:
+            self.factors[value] = torch.tensor(value, dtype=torch.float32, device=self.group.device)
+        return self.factors[value]
 
     def update(self, step: Step) -> None:
         if self.plan.clip_norm is not None:

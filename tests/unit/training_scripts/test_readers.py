@@ -236,7 +236,7 @@ def test_no_bytes_break_the_parser_of_messages(data):
 
 @given(st.lists(st.sampled_from([MAGIC, b"abcd", b"xy"]), max_size=8).map(b"".join))
 def test_a_record_that_holds_the_magic_number_is_joined_again(data):
-    assert unpack_recordio(recordio(data)) == data
+    assert unpack_recordio([recordio(data), recordio(b"")]) == [data, b""]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 9), st.integers(1, 5))

@@ -81,6 +81,9 @@ def decode(records: list[bytes], parse: Parser) -> Columns:
         while len(left):
             layout = parse(records[left[0]])
             alike = _alike(matrix, layout)
+            if alike.all():  # as nearly always: no copy of all bytes to sort them out
+                pieces.append((left, {name: _column(matrix, values) for name, values in layout.items()}))
+                break
             pieces.append((left[alike], {name: _column(matrix[alike], values) for name, values in layout.items()}))
             matrix, left = matrix[~alike], left[~alike]
     return merge(pieces, len(records))

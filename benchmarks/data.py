@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 SAMPLES, BATCH, WORKERS = 50_000, 256, (0, 1, 2)
 WAYS = ("in order", "shuffled")
 #: Seconds after which a pass is given up: the slowest peer is not worth more, its rate until then is known.
-LONGEST_S = 40
+LONGEST_S = 15
 RESULT = ROOT / "benchmarks" / "results" / "data.json"
 OURS = ("npy", "npz", "pth", "parquet", "tfrecord", "hdf5", "lmdb")
 BARRED = ("npy", "npz", "pth", "parquet", "tfrecord", "hdf5")

@@ -23,6 +23,9 @@ _SCORES = (PREDICTION, "score", "probability", "predictions", "scores")
 _PROBABILITIES = ("probabilities", "probability", "scores", "score", "predictions", PREDICTION)
 _LABELS = (PREDICTED_LABEL, "label", "predicted_class", "class")
 
+#: Probabilities are told from other numbers by their sum; so far it may be off, printed with few digits.
+_SUM_ERROR = 0.01
+
 #: A value under such a name is of one row, whatever lists stand beside it.
 _ONE_ANSWER = (*_LABELS, PREDICTION, "score")
 
@@ -130,7 +133,10 @@ def _probabilities(profile: ReferenceProfile, answer: Answer) -> dict[str, float
     """Return the probability of each class by the name of its output, or nothing where the answer has none."""
     names = [probability_name(each) for each in profile.classes or ()]
     for candidate in _candidates(answer):
-        numbers = _numbers(candidate if isinstance(candidate, list) else [candidate])
+        values = candidate if isinstance(candidate, list) else [candidate]
+        numbers = _numbers(values[-len(names) :] if len(values) > len(names) else values)
+        if len(values) > len(names) and abs(sum(numbers) - 1) > _SUM_ERROR:
+            continue
         if len(numbers) == 1 and len(names) == 2:
             numbers = [1.0 - numbers[0], numbers[0]]
         if numbers and len(numbers) == len(names):

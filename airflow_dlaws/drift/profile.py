@@ -15,8 +15,9 @@ drift/build.py here and by sm_runtime in a training container. One JSON object w
                      probability[C]    numeric: of class C of `classes`
                      confidence        numeric: the largest probability
                      predicted_label   categorical: the class of the largest probability, the first of equal ones
-                   An answer of as many numbers as there are classes has their probabilities; one number p and two
-                   classes mean probabilities 1 - p and p. Further names are fields of a JSON answer
+                   An answer of as many numbers as there are classes has their probabilities, and so have the last
+                   numbers of a longer one ("label,score,p0,p1,p2") that add up to 1; one number p and two classes mean
+                   probabilities 1 - p and p. Further names are fields of a JSON answer
     representation objects for rows as a whole (drift/representation.py); may be []
     embeddings     objects for vector outputs (drift/representation.py); may be []
     calibration    null, or {"output": "confidence", "correct": [...]}: of the rows in each cell of that numeric output,

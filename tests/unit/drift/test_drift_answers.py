@@ -101,6 +101,14 @@ def test_one_number_is_the_probability_of_the_second_of_two_classes(two, side):
     assert columns[PREDICTED_LABEL] == ["late", "on time"]
 
 
+@pytest.mark.parametrize("body", ["b,0.7,0.1,0.7,0.2\n", "1,0.1,0.7,0.2\n"])
+def test_the_last_numbers_of_a_longer_answer_are_the_probabilities_where_they_add_up_to_one(three, body):
+    columns = output_columns(three, read_answers(csv(body), 1))
+    assert (columns[PREDICTED_LABEL], columns[CONFIDENCE]) == (["b"], [0.7])
+    with pytest.raises(Unreadable):
+        output_columns(three, read_answers(csv("7,0.1,0.7,0.9\n"), 1))
+
+
 def test_a_field_of_the_profile_s_own_name_comes_first(profile):
     own = answering(profile, None, PREDICTION, "anomaly")
     answers = read_answers(js([{"prediction": 3, "score": 9, "anomaly": 0.5}, {"prediction": 4}]), 2)

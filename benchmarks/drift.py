@@ -126,7 +126,7 @@ def run_delays(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any]
     streams = spread(_stream, [(chosen.seed, 10_000 + number, True) for number in range(STREAMS)])
     drift_streams.write_river(calibration, streams, folder / "river.npz")
     peer = drift_peers.start("river", "drift_river.py", folder / "river.npz", folder / "river.json")
-    rows = {"ours": drift_streams.delays_of(streams)}
+    rows = drift_streams.delays_of(streams)
     for length in drift_streams.PSI_WINDOWS:
         rows[f"PSI of the last {length}"] = drift_streams.psi_delays(calibration, streams, length)
     wait_for(peer, folder / "river.log")

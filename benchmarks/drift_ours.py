@@ -13,6 +13,7 @@ import numpy as np
 from airflow_dlaws.drift import build
 from airflow_dlaws.drift.columns import count_columns
 from airflow_dlaws.drift.counts import TrafficCounts
+from airflow_dlaws.drift.outputs import answer_columns
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.representation import COLUMNS, Matrix, PcaProfile
 from airflow_dlaws.drift.sequence import Evidence, advance
@@ -86,7 +87,7 @@ class Watch:
 
     def table_counts(self, columns: Mapping[str, Sequence[Any]], answers: np.ndarray) -> TrafficCounts:
         """Count columns and answers."""
-        return count_columns(self.profile, columns, answers)
+        return count_columns(self.profile, columns, answer_columns(answers, self.profile.classes))
 
     def look(self, counts: TrafficCounts) -> Look:
         """Judge one batch."""

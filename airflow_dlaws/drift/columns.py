@@ -7,7 +7,6 @@ that principal components or an embedding need.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,15 +91,15 @@ def count_numbers(profile: NumericProfile, numbers: NDArray[Any]) -> FeatureCoun
     low, high = rounded_range(profile.low, profile.high)
     # float64, so that a float32 value is compared with the edge itself and not with the edge's float32 neighbour.
     bounds = np.array([-np.inf, low, *profile.edges, np.inf], dtype=np.float64)
-    upto = np.searchsorted(ordered, bounds, side="left").tolist()
-    first = int(np.searchsorted(ordered, -np.inf, side="right"))
-    end = upto[-1]
-    above = end - max(first, min(end, int(np.searchsorted(ordered, np.float64(high), side="right"))))
-    start = max(first, min(end, upto[1]))
-    inside = [start, *(min(max(place, start), end - above) for place in upto[2:-1]), end - above]
-    cells = tuple(right - left for left, right in itertools.pairwise(inside))
+    upto = ordered.searchsorted(bounds, side="left")
+    first, past = ordered.searchsorted(np.array([-np.inf, high]), side="right").tolist()
+    end = int(upto[-1])
+    above = end - max(first, min(end, past))
+    start = max(first, min(end, int(upto[1])))
+    upto[1], upto[-1] = start, end - above
+    cells = np.diff(upto[1:].clip(start, end - above)).tolist()
     return FeatureCounts(
-        name=profile.name, cells=cells, missing=len(ordered) - end + first, below=start - first, above=above
+        name=profile.name, cells=tuple(cells), missing=len(ordered) - end + first, below=start - first, above=above
     )
 
 

@@ -135,9 +135,13 @@ def compare(profile: FeatureProfile, current: FeatureCounts, family: Family) -> 
 
     :param family: that of its distribution.
     """
-    if not current.rows:
-        return
-    yield _distribution(profile, current, family)
+    if current.rows:
+        yield _distribution(profile, current, family)
+        yield from compare_beside(profile, current, family)
+
+
+def compare_beside(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Iterator[Comparison]:
+    """Yield the tests of `compare` but that of the distribution."""
     if isinstance(profile, CategoricalProfile):
         yield _one_category(profile, current, family)
     elif family is Family.REPRESENTATION:
@@ -228,11 +232,14 @@ def _coarse_index(reference: tuple[int, ...], current: FeatureCounts) -> float:
     cells[0] += current.below
     cells[-1] += current.above
     ends = _coarse_ends(reference)
-    starts = (0, *ends)
-    return stability_index(
-        [sum(reference[start:end]) for start, end in zip(starts, ends, strict=False)],
-        [sum(cells[start:end]) for start, end in zip(starts, ends, strict=False)],
-    )
+    return stability_index(_between(reference, ends), _between(cells, ends))
+
+
+def _between(cells: Sequence[int], ends: tuple[int, ...]) -> list[int]:
+    """Return the sums of the cells up to each end."""
+    upto = list(itertools.accumulate(cells))
+    marks = [upto[end - 1] for end in ends]
+    return [mark - before for mark, before in zip(marks, [0, *marks], strict=False)]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -139,7 +139,7 @@ def _tests(
     """Return the tests in which anything was seen, and the number of all by family."""
     tests: list[Comparison] = []
     unseen: Counter[Family] = Counter()
-    for (column, family), counted in zip(_with_families(profile), counts.features, strict=True):
+    for (column, family), counted in zip(with_families(profile), counts.features, strict=True):
         if settings.watches(column.name) and counted.rows:
             of_column = list(compare(column, counted, family))
             unseen[Family.RANGE] += range_tests(column) - sum(test.family is Family.RANGE for test in of_column)
@@ -150,7 +150,7 @@ def _tests(
     return tests, Counter(test.family for test in tests) + unseen
 
 
-def _with_families(profile: ReferenceProfile) -> Iterator[tuple[FeatureProfile, Family]]:
+def with_families(profile: ReferenceProfile) -> Iterator[tuple[FeatureProfile, Family]]:
     """Yield the watched columns in the order of their counts, each with the family of its distribution."""
     for column in profile.features:
         yield column, Family.MARGINALS

@@ -28,12 +28,12 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-from rollout_traffic import LATENCY_SIGMA, Hour, Scenario, hours
 from scipy.stats import mannwhitneyu
 
 from airflow_dlaws.rollout.analysis import Judgement, is_comparable
 from airflow_dlaws.rollout.latency import LEVELS, LatencyReference
 from airflow_dlaws.rollout.plan import RolloutPlan
+from rollout_traffic import LATENCY_SIGMA, Hour, Scenario, hours
 
 RESULTS = Path(__file__).parent / "results" / "rollout.json"
 MINUTES = 60

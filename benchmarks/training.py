@@ -36,11 +36,10 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "training_scripts"))
 
-from training_cases import CASES, Case  # noqa: E402
-from training_loops import STRETCH_S, Spent, Turns, bare, ours, run  # noqa: E402
-
 import sm_runtime  # noqa: E402
 from sm_runtime.ranks import Group  # noqa: E402
+from training_cases import CASES, Case  # noqa: E402
+from training_loops import STRETCH_S, Spent, Turns, bare, ours, run  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "training.json"
 #: Of the bare loop's time: what stopping, resuming, reporting and exact sharing may cost.

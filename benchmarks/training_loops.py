@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from training_cases import Case
 
 import sm_runtime
 from sm_runtime import optimizers
 from sm_runtime.ranks import Group
+from training_cases import Case
 
 #: Wall seconds of a stretch, about: short enough that a busy machine disturbs two neighbours alike, and a thousand
 #: times longer than reading the clocks takes.

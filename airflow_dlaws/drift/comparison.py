@@ -201,7 +201,9 @@ def _one_category(profile: CategoricalProfile, current: FeatureCounts, family: F
     hits = (current.cells[at], rows) if tests else (0, 0)
     named = f" is {labels[at]!r}" if tests else " of any category"
     test = _of_share(profile.name, Aspect.CATEGORY, hits, (reference[at] if tests else 0, reference_rows), 1.0, named)
-    return dataclasses.replace(test, family=family, p_value=min(1.0, p_value * len(labels)))
+    # The effect is the column's: a class that is gone lifts the others, and what matters is the whole of it.
+    effect = stability_index(reference, current.cells)
+    return dataclasses.replace(test, family=family, p_value=min(1.0, p_value * len(labels)), effect=effect)
 
 
 def _surprise(hits: int, rows: int, reference_hits: int, reference_rows: int) -> float:

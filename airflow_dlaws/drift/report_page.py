@@ -195,7 +195,7 @@ def _p(test: Comparison) -> str:
 def _ranking(report: DriftReport) -> Iterable[str]:
     leading: dict[str, Ranked] = {}
     for each in report.verdict.comparisons:
-        least = report.settings.least_effect(each.measure)
+        least = report.settings.least_effect(each)
         ranked = Ranked(
             name=each.feature, size=each.effect / least if least else each.effect, told=_effect(each),
             drifted=each.feature in report.verdict.drifted,
@@ -263,7 +263,8 @@ def _method(report: DriftReport) -> Iterable[str]:
     settings, verdict = report.settings, report.verdict
     yield (
         "A column is called drifted where a test is significant and its effect is large: a population stability index "
-        f"(PSI) of at least {settings.min_effect:g}, or {settings.min_tail:.0%} more rows of a kind that the reference "
+        f"(PSI) of at least {settings.min_effect:g} (of an answer half of it), or "
+        f"{settings.min_tail:.0%} more rows of a kind that the reference "
         "hardly has."
     )
     over = "columns (Holm's correction) and families of tests"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from airflow_dlaws.drift.comparison import Measure
+from airflow_dlaws.drift.comparison import Comparison, Family, Measure
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.errors import SpecificationError
 
 #: With windows of an hour, two and a half days; what has not shown by then is too weak for `min_effect`, or too slow.
 DEFAULT_LONGEST = 64
+
+#: A change of inputs may mean nothing, one of the answers is a change of what the model does; and one class of ten that
+#: all but vanishes has an index between 0.1 and 0.2, which is customarily "moderate".
+_OF_ANSWERS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,8 @@ class DriftSettings:
 
     #: Chance of ever raising an alarm about traffic that has not changed, over all columns, all tests and all looks.
     alpha: float = 0.05
-    #: Least population stability index that matters; 0.2 is the customary "significant shift".
+    #: Least population stability index of a column that matters; 0.2 is the customary "significant shift". Of what the
+    #: model answers half of it does.
     min_effect: float = 0.2
     #: Least share of rows that matters, of rows that are unlike all but a few of the reference (Family.TAIL). One in
     #: twenty: the weather of a month moves 3 to 4 % of New York's flights there, and no model was worse for it.
@@ -68,11 +73,13 @@ class DriftSettings:
         """Tell whether the column of this name is to be tested."""
         return self.features is None or name in self.features
 
-    def least_effect(self, measure: Measure) -> float:
-        """Return the effect from which on a change matters."""
+    def least_effect(self, test: Comparison) -> float:
+        """Return the effect from which on a change that this test found matters."""
+        if test.measure is Measure.PSI and test.family in {Family.OUTPUTS, Family.LABEL}:
+            return _OF_ANSWERS * self.min_effect
         return {
             Measure.PSI: self.min_effect, Measure.SHARE: self.min_tail, Measure.SPREAD: self.min_spread,
-        }[measure]  # fmt: skip
+        }[test.measure]  # fmt: skip
 
     def check_against(self, profile: ReferenceProfile) -> None:
         """Refuse to watch columns that the profile does not have.

@@ -128,7 +128,7 @@ def judge(
         members = [test for test in tests if test.family is family]
         for test, p in zip(members, holm([test.p_value for test in members], number[family]), strict=True):
             adjusted = min(1.0, p / share)
-            large = test.effect >= settings.least_effect(test.measure)
+            large = test.effect >= settings.least_effect(test)
             judged.append(test.judged(adjusted, drifted=adjusted <= level and large))
     return tuple(sorted(judged, key=lambda test: (not test.drifted, test.adjusted_p, -test.effect)))
 

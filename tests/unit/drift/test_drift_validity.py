@@ -3,6 +3,7 @@
 Counts are compared with what binomial chance allows, so that a test that cries wolf fails here, and luck does not.
 """
 
+import dataclasses
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_dlaws.drift.build import build_profile
 from airflow_dlaws.drift.comparison import Aspect, Family, compare
-from airflow_dlaws.drift.counts import EmbeddingCounts, FeatureCounts, TrafficCounts, count_values
+from airflow_dlaws.drift.counts import EmbeddingCounts, FeatureCounts, TrafficCounts, count_values, no_traffic
 from airflow_dlaws.drift.discrepancy import compare_embedding
 from airflow_dlaws.drift.embedding import build_embedding, count_images
 from airflow_dlaws.drift.settings import DriftSettings
@@ -172,3 +173,22 @@ def test_an_embedding_of_the_same_kind_is_no_drift_and_another_is():
     assert shifted.p_value < 1e-6
     assert shifted.effect > 10 * compared(20_000, 0.0)[0].effect
     assert not compared(1, 0.0)
+
+
+def test_a_class_that_all_but_vanished_is_drift_in_two_hundred_rows_and_healthy_labels_are_not():
+    generator, classes = np.random.default_rng(11), [str(digit) for digit in range(10)]
+    rule, found, alarms = DriftSettings(min_rows=1, features=("predicted_label",)), 0, 0
+    for _ in range(100):
+        before = generator.integers(0, 10, 1000)
+        profile = build_profile({"x": np.zeros(1000)}, created=CREATED, answers=np.eye(10)[before], classes=classes)
+        label = next(each for each in profile.outputs if each.name == "predicted_label")
+        chances = np.array([0.01, *[0.11] * 9])
+        for now, is_drift in ((generator.choice(10, 200, p=chances), True), (generator.integers(0, 10, 200), False)):
+            counted = count_values(label, [classes[at] for at in now])[0]
+            nothing = no_traffic(profile)
+            features = tuple(counted if each.name == counted.name else each for each in nothing.features)
+            verdict = assess(profile, dataclasses.replace(nothing, rows=200, features=features), rule)
+            found += verdict.is_drift and is_drift
+            alarms += verdict.is_drift and not is_drift
+    assert found >= 97
+    assert not too_many(alarms, 100, rule.alpha)

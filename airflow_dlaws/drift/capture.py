@@ -110,7 +110,8 @@ def _side(side: Any, read: Any, faults: list[Fault]) -> list[Any] | None:
     try:
         return list(read(_mapping(side)))
     except Unreadable as error:
-        faults.append(error.fault)
+        if error.fault not in faults:  # both sides of one request in the same way are one request lost
+            faults.append(error.fault)
         return None
 
 

@@ -17,7 +17,7 @@ from airflow_dlaws._compat import (
 )
 from airflow_dlaws.drift.readiness import unreadable
 from airflow_dlaws.drift.settings import DriftSettings
-from airflow_dlaws.drift.state import DriftState, told_so_far, without_new_drift
+from airflow_dlaws.drift.state import LATE_HOURS, DriftState, told_so_far, without_new_drift
 from airflow_dlaws.errors import Inconclusive, OutcomeUnacceptable, SpecificationError
 from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, event_extra, found_by, watched_model
 from airflow_dlaws.hooks.task import airflow_errors, identity_of
@@ -57,6 +57,9 @@ class DriftSensor(DlawsSensor):
     :param on_timeout: what happens without drift by then: "skip" (no asset event) or "fail". Traffic that could not be
         read fails the task in either case.
     :param cooldown: drift is told at most once in this time, as long as model and reference stay the same.
+    :param persistence: (k, n): drift is told where at least k of the last n looks found it; (1, 1) tells each.
+    :param sample: share of the requests to count, chosen by their event ids; the verdict says so where it is below 1.
+    :param late_hours: a captured file is read if it comes within so many hours of its own.
     :param deferrable: wait in the triggerer; otherwise poke, in the sensor's `mode`.
     """
 
@@ -70,6 +73,7 @@ class DriftSensor(DlawsSensor):
         "alpha",
         "min_effect",
         "features",
+        "sample",
     )
     operator_extra_links = (ReportLink(),)
 
@@ -88,6 +92,9 @@ class DriftSensor(DlawsSensor):
         poll_interval: float = 60,
         on_timeout: Literal["skip", "fail"] = "skip",
         cooldown: timedelta = timedelta(hours=1),
+        persistence: tuple[int, int] = (1, 1),
+        sample: float | str = 1.0,
+        late_hours: int = LATE_HOURS,
         deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -104,6 +111,9 @@ class DriftSensor(DlawsSensor):
         self.poll_interval = poll_interval
         self.on_timeout = on_timeout
         self.cooldown = cooldown
+        self.persistence = persistence
+        self.sample = sample
+        self.late_hours = late_hours
         self.deferrable = deferrable
         self._check()
 
@@ -115,9 +125,11 @@ class DriftSensor(DlawsSensor):
             raise SpecificationError(
                 f"poll_interval={self.poll_interval} must be above 0, and cooldown={self.cooldown} not negative"
             )
-        settings = (self.min_rows, self.alpha, self.min_effect, self.features, self.state_s3_uri)
+        if self.late_hours < 1:
+            raise SpecificationError(f"late_hours={self.late_hours} must be at least 1: files are delivered late")
+        settings = (self.min_rows, self.alpha, self.min_effect, self.features, self.state_s3_uri, self.sample)
         if not any("{{" in str(value) or "{%" in str(value) for value in settings):
-            _ = self._settings, S3Uri.parse(self.state_s3_uri)
+            _ = self._settings, self._share, S3Uri.parse(self.state_s3_uri)
 
     @property
     def _settings(self) -> DriftSettings:
@@ -127,9 +139,21 @@ class DriftSensor(DlawsSensor):
                 min_effect=float(self.min_effect),
                 min_rows=int(self.min_rows),
                 features=None if self.features is None else tuple(self.features),
+                persistence=self.persistence[0],
+                persistence_of=self.persistence[1],
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise SpecificationError(f"DriftSensor: {error}") from error
+
+    @property
+    def _share(self) -> float:
+        try:
+            share = float(self.sample)
+        except (TypeError, ValueError) as error:
+            raise SpecificationError(f"sample={self.sample!r} must be a number, such as 0.1") from error
+        if not 0 < share <= 1:
+            raise SpecificationError(f"sample={share} must be above 0 and at most 1, which counts every request")
+        return share
 
     def execute(self, context: Context) -> Any:
         """Look at what is there, then wait for more; return the summary of the drift."""
@@ -189,7 +213,14 @@ class DriftSensor(DlawsSensor):
         )
         root = S3Uri.parse(self.state_s3_uri)
         watch = DriftWatch(
-            self._store, watched, root, self._settings, owner=self._owner(context), cooldown=self.cooldown
+            self._store,
+            watched,
+            root,
+            self._settings,
+            owner=self._owner(context),
+            cooldown=self.cooldown,
+            late_hours=self.late_hours,
+            sample=self._share,
         )
         return watched, watch
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
-from captured_traffic import capture_file, healthy_rows, reference
+from captured_traffic import capture_file, captured, healthy_rows, lines, reference
 from running_task import RunningTask, aws_environment
 
+from airflow_dlaws.drift.lines import MAX_LINE_BYTES
 from airflow_dlaws.drift.report import DriftReport
 from airflow_dlaws.hooks import drift as watching
 from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
@@ -310,7 +312,17 @@ def test_rendered_texts_are_numbers_and_wrong_ones_fail_at_parse_time(scene):
     sensor = scene.sensor(min_rows="1200", alpha="0.01", min_effect="0.1")
     assert sensor.execute(context_of(RunningTask()))["rows"] == 1200
     scene.sensor(min_rows="{{ params.rows }}")
-    for wrong in ({"min_rows": "many"}, {"alpha": 2}, {"on_timeout": "pass"}, {"state_s3_uri": "/tmp"}):
+    for wrong in (
+        {"sample": 0},
+        {"sample": "some"},
+        {"late_hours": 0},
+        {"persistence": (2, 1)},
+        {"persistence": (1,)},
+        {"min_rows": "many"},
+        {"alpha": 2},
+        {"on_timeout": "pass"},
+        {"state_s3_uri": "/tmp"},
+    ):
         with pytest.raises((ValueError, AirflowException)):
             scene.sensor(**wrong)
 
@@ -341,3 +353,63 @@ def test_connections_cross_to_the_triggerer_whole(scene):
     deferred = waits(scene.sensor(region_name="us-east-1", botocore_config={"read_timeout": 7}))
     assert from_json(AwsConnection, deferred.trigger.serialize()[1]["connection"]) == connection
     assert AwsClients(connection).client("s3").meta.config.read_timeout == 7
+
+
+def test_a_sample_is_counted_where_asked_for_and_the_verdict_says_so(scene):
+    rows, scores = healthy_rows(4000, 3, delay=6)
+    scene.capture("a", capture_file(rows, scores, times=(now().isoformat(),), batch=1))
+    summary = scene.sensor(sample="0.5").execute(context_of(RunningTask()))
+    assert summary["rows"] == pytest.approx(2000, abs=150)
+    assert re.search(r"Counted is a sample of (48|49|50|51|52)% of the requests", summary["sentence"])
+    assert scene.state["total"]["faults"] == {"sampled_out": 4000 - summary["rows"]}
+
+
+def test_drift_is_told_when_it_persists(scene):
+    sensor = scene.sensor(persistence=(2, 3))
+    scene.capture("a", traffic(1200, 3, delay=6))
+    waits(sensor)
+    assert "1 of the last 1 looks, and 2 of 3 are asked for" in scene.state["history"][0]["reason"]
+    scene.capture("b", traffic(1200, 4, delay=6))
+    assert sensor.execute(context_of(RunningTask()))["look"] == 2
+
+
+def verdicts_of(scene):
+    rows = scene.listing("drift/verdicts/flights/AllTraffic/")
+    return [json.loads(store_of(scene).read(S3Uri(scene.bucket, row["Key"]))) for row in rows]
+
+
+def test_the_verdict_is_published_once_also_by_whoever_finds_that_it_is_not(scene):
+    scene.capture("a", traffic(1200, 3, delay=6))
+    context = context_of(RunningTask())
+    scene.sensor().execute(context)
+    (verdict,) = verdicts_of(scene)
+    assert verdict == context["outlet_events"][ASSET].extra
+    scene.s3.delete_object(Bucket=scene.bucket, Key=scene.listing("drift/verdicts/")[0]["Key"])
+    waits(scene.sensor(), context_of(RunningTask(run_id="another")))
+    waits(scene.sensor(), context_of(RunningTask(run_id="another")))
+    assert verdicts_of(scene) == [verdict]
+
+
+def test_hostile_traffic_is_told_by_kind_and_the_good_rows_are_judged(scene):
+    hostile = [
+        captured("1,2", "0.5"), captured("not base64!", "0.5", encoding="BASE64"), captured("nan,inf,\ud800", "nan"),
+        captured("9" * 200_000 + ",1,A", "1e999"), captured('{"other": 1}', "[]", encoding="JSON"),
+        captured('[[1, 2, "never seen"]]', '{"surprise": 1}', encoding="JSON"), captured("1,2,A", "0.5", encoding="?"),
+        {"captureData": {"endpointInput": 5, "endpointOutput": []}}, {"captureData": None}, {"eventMetadata": []},
+    ]  # fmt: skip
+    garbage = [b"\xff\x00", b"[" * 200_000, b'{"captureData": ' + b"7" * 9000 + b"}", b"x" * (MAX_LINE_BYTES + 1)]
+    present = now().isoformat()
+    for document in hostile:
+        if document.get("eventMetadata"):
+            document["eventMetadata"]["inferenceTime"] = present
+    scene.capture("a", b"\n".join(garbage) + b"\n" + lines(*hostile) + traffic(1200, 3, delay=6))
+    summary = scene.sensor().execute(context_of(RunningTask()))
+    assert {feature["name"] for feature in summary["features"]} == {"delay", "prediction"}
+    assert "could not be used (bad_base64 1, bad_csv 1, bad_json 3" in summary["sentence"]
+    faults = scene.state["total"]["faults"]
+    wanted = {
+        "bad_base64", "bad_csv", "bad_json", "line_too_long", "no_known_column", "not_a_capture", "unknown_encoding",
+        "unknown_json_layout", "wrong_column_count", "no_event_id", "no_time",
+    }  # fmt: skip
+    assert wanted <= set(faults)
+    assert b"?" in store_of(scene).read(S3Uri.parse(summary["report_html_uri"]))

@@ -103,7 +103,8 @@ class DriftVerdictTrigger(BaseEventTrigger):
     :param endpoint_name: whose traffic is judged.
     :param state_s3_uri: as given to the sensor or operator that judges it.
     :param variant_name: the endpoint's variant.
-    :param watcher: tells apart watchers of one Airflow that are each to hear of every verdict.
+    :param watcher: watchers of one name in one Airflow (told by its base URL) share the verdicts out among them; give
+        those that are each to hear of every verdict different names.
     :param poll_interval: seconds between two listings.
     :param aws_conn_id: Airflow connection; None uses boto3's own credential chain.
     :param region_name: AWS region; None takes it from the connection or the environment.

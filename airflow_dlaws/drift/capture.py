@@ -23,7 +23,7 @@ from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.events import EventLedger, event_number, line_number_in_file, sampled
 from airflow_dlaws.drift.lines import capped_lines
 from airflow_dlaws.drift.profile import ReferenceProfile
-from airflow_dlaws.drift.progress import hour_text
+from airflow_dlaws.drift.progress import hour_after, hour_text
 
 #: Enough that counting by columns pays, few enough that a file's rows are never all in memory.
 _LINES_AT_ONCE = 1000
@@ -148,7 +148,7 @@ class CaptureReader:
     def read(self, lines: Iterable[bytes | None], hour: str = "") -> TrafficCounts:
         """Count the lines of one file; None stands for a line that was too long to be read (lines.py).
 
-        :param hour: of the file's key. A request that says no time, or a later one, is taken to be of this hour.
+        :param hour: of the file's key. A request that says no time, or one after the next hour, is taken to be of it.
         """
         counts = no_traffic(self.profile)
         for records, faults in self.batches(lines, hour):
@@ -185,7 +185,8 @@ class CaptureReader:
         if self.since and time and time < self.since:
             return Fault.BEFORE_MODEL
         answered = hour_text(time) if time else hour
-        if hour and answered > hour:
+        # A file that is begun in an hour may have requests of the next; what is later than that is a wrong clock.
+        if hour and answered > hour_after(hour):
             answered = hour
         if answered < self.open_from:
             return Fault.TOO_LATE

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from airflow_dlaws.drift.readiness import lost_rows
 from airflow_dlaws.errors import SpecificationError
@@ -100,6 +101,15 @@ def _counts(document: dict[str, object], name: str) -> dict[str, int]:
 def hour_text(time: datetime) -> str:
     """Return the hour of a UTC time as capture keys have it."""
     return f"{time.year:04d}/{time:%m/%d/%H}"
+
+
+@lru_cache(maxsize=64)  # asked for each request of a file
+def hour_after(hour: str) -> str:
+    """Return the hour after one, both as texts; of what is no hour, itself."""
+    try:
+        return hour_text(datetime.strptime(hour, _HOUR_FORMAT) + timedelta(hours=1))
+    except (ValueError, OverflowError):
+        return hour
 
 
 def hour_key(key: str) -> str:

@@ -180,6 +180,19 @@ def test_what_is_delivered_again_counts_once(profile):
     assert read_capture(profile, [lines(two, one)], hour=HOUR, ledger=kept).rows == 0
 
 
+@pytest.mark.parametrize("time", ["2013-07-01T10:59:59Z", "2013-07-01T11:05:00Z"])
+def test_an_event_delivered_again_under_the_next_hour_counts_once(profile, time):
+    data, ledger = lines(captured("1,2,A", "0.5", time=time)), EventLedger()
+    counted = [read_capture(profile, [data], hour=hour, ledger=ledger).rows for hour in (HOUR, "2013/07/01/11")]
+    assert counted == [1, 0]
+
+
+def test_a_request_of_the_far_future_is_of_the_hour_of_its_file(profile):
+    ledger = EventLedger()
+    read_capture(profile, [lines(captured("1,2,A", "0.5", time="2099-07-01T10:00:00Z"))], hour=HOUR, ledger=ledger)
+    assert list(ledger.changed()) == [HOUR]
+
+
 def test_a_truncated_file_and_its_whole_count_each_request_once(profile):
     whole = lines(*(captured(f"{number},2,A", "0.5") for number in range(10)))
     ledger = EventLedger()

@@ -12,6 +12,7 @@ from airflow_dlaws.drift.counts import no_traffic
 from airflow_dlaws.drift.progress import (
     CaptureFile,
     begins_an_hour,
+    hour_after,
     hour_of,
     of_one_hour,
     parse_progress,
@@ -204,3 +205,11 @@ def test_a_verdict_says_what_was_lost_and_that_it_rests_on_a_sample(profile):
         assert re.fullmatch(re.escape(verdict.reason) + wanted, with_remarks(verdict, counts).reason)
     clean = count_capture(profile, capture_file(*healthy_rows(1200, seed=2)))
     assert with_remarks(verdict, clean) == verdict
+
+
+@pytest.mark.parametrize(
+    ("hour", "after"),
+    [("2026/03/01/11", "2026/03/01/12"), ("2025/12/31/23", "2026/01/01/00"), ("9999/12/31/23",) * 2, ("2026/99",) * 2],
+)
+def test_the_hour_after_one(hour, after):
+    assert hour_after(hour) == after

@@ -2,7 +2,7 @@
 
     make bench-drift [SEED=0] [DATASET=digits]      DATASET: digits, mnist5k or flights
 
-digits   One look at batches of 50 to 500 of five kinds, 1,000 of each, beside Evidently's default; 500 looks at healthy
+digits   One look at batches of 50 to 500 of five kinds, 400 of each, beside Evidently's default; 500 looks at healthy
          traffic, 200 times; delay of the alarm beside ADWIN, KSWIN and a fixed threshold of the stability index.
 mnist5k  The protocol of Failing Loudly: ten families of shifts, 10 to 10,000 rows, beside BBSDs (KS of the softmax).
 flights  The months of 2013 against the first three, and how often healthy samples of the same months fire.
@@ -44,8 +44,8 @@ from drift_shifts import Bank
 RESULTS = ROOT / "benchmarks" / "results"
 #: Repetitions that Evidently judges too: 1,600 batches take it some minutes.
 PEER_BATCHES = 40
-RUNS, CALIBRATION_STREAMS, STREAMS = 200, 200, 100
-BATCHES, POWER_REPETITIONS, LARGE_REPETITIONS, FLIGHT_BATCHES = 1000, 30, 5, 200
+RUNS, CALIBRATION_STREAMS, STREAMS = 200, 200, 60
+BATCHES, POWER_REPETITIONS, LARGE_REPETITIONS, FLIGHT_BATCHES = 400, 20, 5, 200
 
 #: The models of this run, for the processes forked from this one.
 _banks: list[Bank] = []
@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--dataset", choices=sorted(RUNNERS), default="digits")
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS), help="of the digits")
     parser.add_argument(
-        "--batches", type=int, help="of each kind; 1000 digits, 30 for each shift of mnist5k, 200 flights"
+        "--batches", type=int, help="of each kind; 400 digits, 20 for each shift of mnist5k, 200 flights"
     )
     chosen = parser.parse_args()
     began = datetime.now(UTC)

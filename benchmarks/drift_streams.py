@@ -33,7 +33,7 @@ from drift_shifts import Bank, Shift
 RATE = 0.05
 #: Looks of a healthy run, and rows of a look.
 LOOKS, LOOK_ROWS = 500, 50
-HEALTHY, AFTER, STEP = 5000, 3000, 25
+HEALTHY, AFTER, STEP = 2500, 2000, 25
 PSI_WINDOWS = (50, 200, 500)
 NUMBERS = ("confidence", "reconstruction error")
 OURS, OURS_ANY = "ours, as shipped", "ours, any effect"

@@ -1,4 +1,4 @@
-"""The command line: `dlaws local`, `demo`, `templates`, `jobs`, `rollout`. One small function a group."""
+"""The command line: `dlaws local`, `demo`, `templates`, `jobs`, `rollout`, `drift`. One small function a group."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from airflow_dlaws.errors import DlawsError
 if TYPE_CHECKING:
     from airflow_dlaws.local.process import LocalAws
 
-#: What `add_parser` is called on.
-Commands = Any
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     parser = argparse.ArgumentParser(prog="dlaws", description="Deep learning on AWS with Airflow.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for register in GROUPS:
-        register(commands)
+    words = sys.argv[1:] if arguments is None else arguments
+    asked = next((word for word in words if not word.startswith("-")), None)
+    for name, (text, register) in GROUPS.items():
+        group = commands.add_parser(name, help=text)
+        # Only the group asked for says what it takes: others would import what this command has no need of.
+        if name == asked:
+            register(group)
     chosen = parser.parse_args(arguments)
     try:
         return int(chosen.run(chosen))
@@ -35,9 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def register_local(commands: Commands) -> None:
-    """Add `dlaws local`."""
-    group = commands.add_parser("local", help="a local AWS whose SageMaker runs real jobs and endpoints")
+def register_local(group: argparse.ArgumentParser) -> None:
+    """Say what `dlaws local` takes."""
     actions = group.add_subparsers(required=True, metavar="ACTION")
     up = actions.add_parser("up", help="start it and print the environment to use it")
     up.add_argument("--foreground", action="store_true", help="serve here until Ctrl-C")
@@ -54,16 +55,15 @@ def register_local(commands: Commands) -> None:
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
-def register_demo(commands: Commands) -> None:
-    """Add `dlaws demo`."""
+def register_demo(group: argparse.ArgumentParser) -> None:
+    """Say what `dlaws demo` takes."""
     from airflow_dlaws.local.demo.command import add_arguments
 
-    add_arguments(commands.add_parser("demo", help="the whole loop on this machine: train, drift, retrain, roll out"))
+    add_arguments(group)
 
 
-def register_templates(commands: Commands) -> None:
-    """Add `dlaws templates`."""
-    group = commands.add_parser("templates", help="the template DAGs and training scripts of this version")
+def register_templates(group: argparse.ArgumentParser) -> None:
+    """Say what `dlaws templates` takes."""
     actions = group.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="say what there is")
     listing.set_defaults(run=_templates_list)
@@ -75,30 +75,36 @@ def register_templates(commands: Commands) -> None:
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
-def register_jobs(commands: Commands) -> None:
-    """Add `dlaws jobs`."""
+def register_jobs(group: argparse.ArgumentParser) -> None:
+    """Say what `dlaws jobs` takes."""
     from airflow_dlaws.commands.jobs import add_arguments
 
-    group = commands.add_parser("jobs", help="the jobs that tasks have started; those that no task owns")
     add_arguments(group.add_subparsers(required=True, metavar="ACTION"))
 
 
-def register_rollout(commands: Commands) -> None:
-    """Add `dlaws rollout`."""
+def register_rollout(group: argparse.ArgumentParser) -> None:
+    """Say what `dlaws rollout` takes."""
     from airflow_dlaws.commands.rollout import add_arguments
 
-    group = commands.add_parser("rollout", help="the rollouts on an endpoint: where they are, what they saw")
     add_arguments(group.add_subparsers(required=True, metavar="ACTION"))
 
 
-#: New groups of commands are added here.
-GROUPS: list[Callable[[Commands], None]] = [
-    register_local,
-    register_demo,
-    register_templates,
-    register_jobs,
-    register_rollout,
-]
+def register_drift(group: argparse.ArgumentParser) -> None:
+    """Say what `dlaws drift` takes."""
+    from airflow_dlaws.commands.drift import add_arguments
+
+    add_arguments(group.add_subparsers(required=True, metavar="ACTION"))
+
+
+#: New groups of commands are added here: what each is for, and what adds its actions and arguments.
+GROUPS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "local": ("a local AWS whose SageMaker runs real jobs and endpoints", register_local),
+    "demo": ("the whole loop on this machine: train, drift, retrain, roll out", register_demo),
+    "templates": ("the template DAGs and training scripts of this version", register_templates),
+    "jobs": ("the jobs that tasks have started; those that no task owns", register_jobs),
+    "rollout": ("the rollouts on an endpoint: where they are, what they saw", register_rollout),
+    "drift": ("profile data, and compare other data with the profile", register_drift),
+}
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow_dlaws.data.coded import Coded
+from airflow_dlaws.drift.arrays import distinct
 from airflow_dlaws.drift.cells import (
     DEFAULT_CELLS,
     CategoricalProfile,
@@ -24,6 +26,9 @@ from airflow_dlaws.drift.profile import CONFIDENCE, PREDICTED_LABEL, Calibration
 from airflow_dlaws.drift.representation import COLUMNS, Matrix, PcaProfile
 from airflow_dlaws.drift.values import category_of, number_of
 from airflow_dlaws.errors import SpecificationError
+
+if TYPE_CHECKING:
+    from airflow_dlaws.drift.arrays import Column
 
 #: The name of the representation of the request columns.
 PCA = "pca"
@@ -125,21 +130,24 @@ def numbers_of(name: str, values: Iterable[object] | Any) -> Any:
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         numbers = values.astype(float)
         return np.where(np.isfinite(numbers), numbers, np.nan)
+    if isinstance(values, Coded):
+        values = values.texts()
     try:
         return np.array([np.nan if (number := number_of(value)) is None else number for value in values], dtype=float)
     except ValueError as error:
         raise SpecificationError(f"drift reference, {name}: {error}; name the column as categorical") from error
 
 
-def categorical_profile(name: str, values: Iterable[object]) -> CategoricalProfile:
+def categorical_profile(name: str, values: Column) -> CategoricalProfile:
     """Profile the values of one categorical column."""
     counts: dict[str, int] = {}
     missing = 0
-    for category in map(category_of, values):
+    for value, count in distinct(values):
+        category = category_of(value)
         if category is None:
-            missing += 1
+            missing += count
         else:
-            counts[category] = counts.get(category, 0) + 1
+            counts[category] = counts.get(category, 0) + count
     return CategoricalProfile(name=name, counts=dict(sorted(counts.items())), missing=missing)
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_dlaws.data.coded import Coded
+from airflow_dlaws.drift.arrays import read_numbers
 from airflow_dlaws.drift.build import build_profile, categorical_profile, numeric_profile, reconstruction_error
-from airflow_dlaws.drift.columns import count_columns, count_numbers, read_numbers
+from airflow_dlaws.drift.columns import count_columns, count_numbers
 from airflow_dlaws.drift.counts import count_values, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.errors import SpecificationError

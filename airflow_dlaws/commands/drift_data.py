@@ -14,10 +14,14 @@ from airflow_dlaws.errors import SpecificationError
 
 if TYPE_CHECKING:
     from airflow_dlaws.drift.counts import TrafficCounts
+    from airflow_dlaws.drift.events import EventLedger
     from airflow_dlaws.drift.profile import ReferenceProfile
 
 _CAPTURED = ".jsonl"
 _S3 = "s3://"
+
+#: Bytes of a captured file in memory at once.
+_PIECE = 1024 * 1024
 
 
 #: What this process wants of libraries that it has not loaded yet: Arrow's own allocators hold 20 MB more than malloc,
@@ -112,10 +116,11 @@ class Files:
         :raises SpecificationError: there is nothing that can be read.
         """
         from airflow_dlaws.drift.counts import no_traffic
+        from airflow_dlaws.drift.events import EventLedger
 
-        counts, read = no_traffic(profile), 0
+        counts, read, ledger = no_traffic(profile), 0, EventLedger()
         for each in self._named(name):
-            counts += self._count_file(profile, self.local(each))
+            counts += self._count_file(profile, self.local(each), ledger)
             read += 1
         if not read:
             raise SpecificationError(f"{name} has no files that end in {', '.join(_suffixes())}")
@@ -132,17 +137,24 @@ class Files:
             found = [str(each) for each in sorted(path.rglob("*"))] if path.is_dir() else [name]
         yield from (each for each in found if _is_file(each) or len(found) == 1)
 
-    def _count_file(self, profile: ReferenceProfile, path: Path) -> TrafficCounts:
+    def _count_file(self, profile: ReferenceProfile, path: Path, ledger: EventLedger) -> TrafficCounts:
         if path.suffix == _CAPTURED:
-            from airflow_dlaws.drift.capture import count_capture
+            from airflow_dlaws.drift.capture import read_capture
 
-            if not path.is_file():
-                raise SpecificationError(f"{path} is no file")
-            return count_capture(profile, path.read_bytes())
+            # One ledger for all files: a request that was delivered twice counts once.
+            return read_capture(profile, _pieces(path), ledger=ledger)
         from airflow_dlaws.data.tables import open_table
         from airflow_dlaws.drift.whole_table import count_table
 
         return count_table(profile, open_table(path))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(_PIECE), b"")
+    except OSError as error:
+        raise SpecificationError(f"{path} cannot be read: {error}") from error
 
 
 def _suffixes() -> tuple[str, ...]:

@@ -111,6 +111,11 @@ def test_captured_requests_are_compared_with_the_reference_of_a_training_job(tmp
     assert compare(tmp_path, "ref.json", "same", "--json") == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 2000
     assert compare(tmp_path, "ref.json", "moved") == 1
+    again = tmp_path / "same" / "again.jsonl"
+    again.write_bytes((tmp_path / "same" / "2013" / "07" / "0.jsonl").read_bytes())
+    assert compare(tmp_path, "ref.json", "same", "--json") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["rows"], told["faults"]["duplicate"]) == (2000, 50)
 
 
 def test_a_baseline_of_model_monitor_is_a_reference(data, capsys):

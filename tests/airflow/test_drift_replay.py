@@ -25,12 +25,17 @@ def test_a_replayed_day_is_counted_once_and_its_drift_starts_a_dag(airflow: Loca
         airflow.api.unpause(dag_id)
     wait_until(
         lambda: "Contents" in s3.list_objects_v2(Bucket=BUCKET, Prefix="drift/watchers/"),
-        limit_s=60,
+        limit_s=120,  # the DAG's file is parsed again only after the DAG is unpaused
         what="the asset watcher looks",
     )
     run_id, day = airflow.api.trigger("watch_replayed"), Day(s3, BUCKET)
     for start in range(0, HOURS, 6):
         if start == 12:
+            wait_until(
+                lambda: airflow.api.task_state("watch_replayed", run_id, "watch") == "deferred",
+                limit_s=60,
+                what="the sensor waits in the triggerer",
+            )
             airflow.kill_component("triggerer")
         for hour in range(start, start + 6):
             day.deliver_hour(hour)

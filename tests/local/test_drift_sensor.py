@@ -413,3 +413,28 @@ def test_hostile_traffic_is_told_by_kind_and_the_good_rows_are_judged(scene):
     }  # fmt: skip
     assert wanted <= set(faults)
     assert b"?" in store_of(scene).read(S3Uri.parse(summary["report_html_uri"]))
+
+
+def test_a_trigger_reads_the_state_only_when_it_has_changed(scene):
+    class Counting(ObjectStore):
+        """Counts what is read."""
+
+        reads = 0
+
+        def read_versioned(self, uri):
+            Counting.reads += 1
+            return super().read_versioned(uri)
+
+    scene.capture("a", traffic(100, 1))
+    uri = watch_of(scene, "me").state_uri
+    store = Counting(scene.s3)
+    assert watching.read_progress(store, uri) is None
+    watch_of(scene, "me").advance(now)
+    known = None
+    for _ in range(3):
+        known = watching.read_progress(store, uri, known)
+    assert (Counting.reads, known[1].waiting) == (1, 100)
+    scene.capture("b", traffic(50, 2))
+    state = watch_of(scene, "me").advance(now)
+    assert watching.read_progress(store, uri, known)[1] == state.progress
+    assert Counting.reads == 2

@@ -34,6 +34,8 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._cost: Cost | None = None
+        #: The last step whose checkpoint is on the disk: a run that died now would go on from there.
+        self.written_step: int | None = None
 
     @property
     def wanted(self) -> bool:
@@ -55,6 +57,7 @@ class Checkpoints:
             try:
                 found = self._folder.newest()
                 refusal = self._refusal(found) if found else None
+                self.written_step = found.step if found else None
             except SystemExit as error:
                 refusal = str(error)
         refusal = self._group.from_first(refusal)
@@ -98,7 +101,7 @@ class Checkpoints:
         try:
             assert self._folder
             self._folder.write(state, step=step, identity=self._identity)
-            self._cost = Cost(stall, time.monotonic() - began)
+            self._cost, self.written_step = Cost(stall, time.monotonic() - began), step
         except BaseException as error:  # raised by `finish`, where training hears it
             self._error = error
 

@@ -213,7 +213,7 @@ class _Run:
         if step.last:
             self.end_epoch(step.epoch + 1)
         elif line and first:
-            report({"step": self.step, "steps": self.steps, "epoch": step.epoch + 1, **self.pace.take()})
+            self.report({"epoch": step.epoch + 1})
         if save or stop:
             self.save()
         return bool(stop) and self.step < self.steps
@@ -236,7 +236,13 @@ class _Run:
         self.history.append(metrics)
         self.write()
         if self.group.first:
-            report({**metrics, "step": self.step, "steps": self.steps, **self.pace.take()})
+            self.report(metrics)
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Print a line of metrics; the first process only."""
+        written = self.checkpoints.written_step
+        saved = {} if written is None else {"checkpoint_step": written}
+        report({**metrics, "step": self.step, "steps": self.steps, **saved, **self.pace.take()})
 
     def write(self) -> None:
         if self.task.write:

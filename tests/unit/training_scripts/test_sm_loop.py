@@ -17,6 +17,7 @@ import torch
 
 import sm_runtime
 from sm_runtime import stopping
+from sm_runtime.checkpoint_file import CheckpointFolder
 from sm_runtime.feed import Ahead
 
 SAMPLES = 50
@@ -117,6 +118,26 @@ def test_each_epoch_is_validated_written_and_reported_last(tmp_path: Path, capsy
 def test_a_line_for_every_step_where_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(tmp_path, plan(report_s=0.0), task())
     assert [line["step"] for line in lines(capsys)] == list(range(1, 15))
+
+
+def test_the_lines_tell_the_last_checkpoint_that_is_on_the_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, on_disk = CheckpointFolder(str(tmp_path / "checkpoints"), keep=2), []
+
+    def look(_number: int, _step: sm_runtime.Step) -> None:
+        found = folder.newest()
+        on_disk.append(found.step if found else 0)
+
+    every_step = plan(report_s=0.0, checkpoint_s=0.0)
+    fit(tmp_path, every_step, task(on_step=look), checkpoint_dir=str(folder.folder))
+    told = [line.get("checkpoint_step", 0) for line in lines(capsys)]
+    assert told == sorted(told)
+    # What the line of a step tells is there by the next one.
+    assert all(step <= there for step, there in zip(told, on_disk[1:], strict=False)), (told, on_disk)
+    fit(tmp_path, plan(epochs=3, report_s=0.0, checkpoint_s=1e6), task(), checkpoint_dir=str(folder.folder))
+    resumed = [line["checkpoint_step"] for line in lines(capsys) if line["epoch"] == 3]
+    assert resumed == [14] * 7, "a run that goes on knows where it came from"
 
 
 def test_a_finished_run_is_told_again_and_not_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

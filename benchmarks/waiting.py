@@ -3,12 +3,15 @@
     make bench-waiting
 
 Both kinds of trigger wait for the same 1,000 jobs, each in one event loop of a process of its own, polling every 30 s,
-against the local AWS, whose jobs stand in a table here (`waiting_server.py`). Calls are counted at the server; CPU,
-memory and the loop's lag are taken from the waiting process (`waiting_client.py`). Then, for ours: 5,000 jobs of other
-teams join, which end and begin all the time, and every third call is throttled; in each of these, some jobs end.
-The peer has a virtual environment of its own under .dlaws, for aiobotocore wants an older boto3.
+against the local AWS, whose jobs stand in a table here (`waiting_server.py`). Calls are counted at the server; CPU
+(user and system), peak memory and the loop's lag are taken from the waiting process (`waiting_client.py`). Each is
+measured twice: for two minutes from the start of its triggers, which is what a triggerer pays after each restart, and
+for a minute later on, when all of them are waiting (`steady`). The server's own CPU is shown too: did it hold anybody
+up? Then, for ours: 5,000 jobs of other teams join, which end and begin all the time, and every third call is throttled;
+in each of these, some jobs end. The peer has a virtual environment of its own under .dlaws, for aiobotocore wants an
+older boto3.
 
-Takes about ten minutes. Exits 1 where a figure misses its bar.
+Takes about ten minutes. Exits 1 where a figure misses its bar, from the start or later.
 """
 
 from __future__ import annotations
@@ -35,9 +38,15 @@ RESULT = ROOT / "benchmarks" / "results" / "waiting.json"
 #: What the Amazon provider's triggers need beside what is installed.
 PEER_NEEDS = ["aiobotocore==3.10.0", "boto3==1.43.117"]
 TASKS, POLL_S = 1_000, 30
+PEER, OURS = "Amazon provider's SageMakerTrigger", "ours"
 #: Jobs of other teams: a month's, and those created since the oldest of ours, which run and end.
 STRANGERS = {"old": 4_500, "new": 500}
-WARM_UP_S, MEASURED_S, PHASE_S = 40, 120, 125
+#: Four polls of each job, and two.
+START_S, STEADY_S = 120, 60
+#: The peer makes its clients one after the other, and where the machine is busy that takes longer than START_S.
+SETTLED_S = 420
+#: As long as noticing may take, and a little.
+STRANGERS_S, THROTTLED_S = 65, 125
 #: Jobs that end in each phase, at once.
 ENDING = 20
 #: The shares of the peer's calls, CPU and memory that may be used, and the longest lag in seconds.
@@ -53,6 +62,8 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         self.process, self.url = process, url
+        #: Its books before anybody waits.
+        self.at_start: tuple[dict[str, int], float] = ({}, 0.0)
 
     def ask(self, what: str, **arguments: Any) -> Any:
         """Ask the bench's own part of the server."""
@@ -60,9 +71,10 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
-    def calls(self) -> dict[str, int]:
-        """Return the calls so far, by operation."""
-        return dict(self.ask("state")["calls"])
+    def books(self) -> tuple[dict[str, int], float]:
+        """Return the calls so far, by operation, and the server's CPU seconds."""
+        state = self.ask("state")
+        return dict(state["calls"]), float(state["cpu_s"])
 
 
 class Client:
@@ -119,7 +131,7 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def client(python: Path, kind: str, names: list[str], url: str) -> Iterator[Client]:
+def client(python: Path, kind: str, names: list[str], service: Server) -> Iterator[Client]:
     """Start the triggers; end them whatever happens."""
     home = HOME / f"{kind}-{os.getpid()}"
     home.mkdir(parents=True, exist_ok=True)
@@ -130,17 +142,19 @@ def client(python: Path, kind: str, names: list[str], url: str) -> Iterator[Clie
         **os.environ,
         "AIRFLOW_HOME": str(home / "airflow"),
         "PYTHONPATH": str(ROOT),
-        "AWS_ENDPOINT_URL": url,
+        "AWS_ENDPOINT_URL": service.url,
         "AWS_ACCESS_KEY_ID": "bench",
         "AWS_SECRET_ACCESS_KEY": "bench",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     command = [str(python), str(program), kind, str(home / "names.json"), str(reports), "--poll", str(POLL_S)]
+    service.at_start = service.books()
     with (home / "client.log").open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, text=True)
     try:
-        wait_until(reports.exists, 60, f"{kind} starts")
-        yield Client(process, reports)
+        waiting = Client(process, reports)
+        wait_until(lambda: reports.exists() and waiting.written("began"), 60, f"{kind} starts")
+        yield waiting
     finally:
         process.kill()
         process.wait()
@@ -161,45 +175,61 @@ def peer_python() -> Path:
     return python
 
 
-def measure(service: Server, waiting: Client, seconds: float) -> dict[str, Any]:
-    """Return what both sides count in so many seconds, for each minute."""
-    before = service.calls()
-    waiting.mark()
-    time.sleep(seconds)
-    report = waiting.report()["report"]
+def measure(service: Server, waiting: Client, seconds: float, *, start: bool = False) -> dict[str, Any]:
+    """Return what both sides count in so many seconds, for each minute; `start`: from the start of the triggers."""
+    if start:
+        began, (before, cpu) = waiting.written("began")[0]["began"], service.at_start
+    else:
+        waiting.mark()
+        began, (before, cpu) = time.time(), service.books()
+    time.sleep(max(0.0, began + seconds - time.time()))
+    report, (after, cpu_after) = waiting.report()["report"], service.books()
     minutes = report["seconds"] / 60
-    calls = {name: count - before.get(name, 0) for name, count in service.calls().items()}
-    calls = {name.rpartition(".")[2]: count for name, count in calls.items() if count}
+    calls = {name.rpartition(".")[2]: count - before.get(name, 0) for name, count in after.items()}
+    calls = {name: count for name, count in calls.items() if count}
     throttled = calls.pop("throttled", 0)
     return {
         "calls_per_minute": round(sum(calls.values()) / minutes, 1),
         "cpu_s_per_minute": round(report["cpu_s"] / minutes, 2),
         "peak_mb": round(report["peak_mb"]),
         "lag_s": round(report["lag_s"], 3),
-        "lag_ever_s": round(report["lag_ever_s"], 3),
+        "seconds": round(report["seconds"], 1),
         "calls": dict(sorted(calls.items())),
         "throttled": throttled,
+        "server_cpu_s_per_minute": round((cpu_after - cpu) / minutes, 2),
     }
 
 
-def phase(service: Server, waiting: Client, ending: list[str]) -> dict[str, Any]:
+def from_the_start(way: str, service: Server, waiting: Client) -> list[dict[str, Any]]:
+    """Measure from the start of the triggers, and again when all are waiting."""
+    start = measure(service, waiting, START_S, start=True)
+    asked = sum(start["calls"].values())
+    if way == PEER:  # one call for each job and poll: has the last of them been asked for twice?
+        wait_until(lambda: sum(service.books()[0].values()) >= 2 * TASKS, SETTLED_S, f"{asked} calls, and all wait")
+    return [{"way": way, **start}, {"way": f"{way}, steady", **measure(service, waiting, STEADY_S)}]
+
+
+def phase(service: Server, waiting: Client, ending: list[str], seconds: float) -> dict[str, Any]:
     """Have jobs end, and return what is measured and how late the last end was noticed."""
     began = service.ask("end", names=ending)
-    row = measure(service, waiting, PHASE_S)
+    row = measure(service, waiting, seconds)
     told = {event["name"]: event for event in waiting.written("name")}
     late = [told[name]["at"] - began for name in ending if name in told]
     row |= {"ended": len(ending), "noticed": len(late), "noticed_after_s": round(max(late, default=0.0), 1)}
     return row
 
 
-def peer() -> dict[str, Any]:
+def peer() -> list[dict[str, Any]]:
     """Measure the Amazon provider's trigger."""
     python = peer_python()
     with server() as service:
         names = service.ask("jobs", ours=TASKS)
-        with client(python, "stock", names, service.url) as waiting:
-            time.sleep(WARM_UP_S)
-            return {"way": "Amazon provider's SageMakerTrigger", **measure(service, waiting, MEASURED_S)}
+        with client(python, "stock", names, service) as waiting:
+            rows = from_the_start(PEER, service, waiting)
+            fired = waiting.written("name")
+    if fired:
+        raise SystemExit(f"{len(fired)} of the peer's triggers have fired though no job has ended: {fired[:3]}")
+    return rows
 
 
 def ours() -> tuple[list[dict[str, Any]], list[str]]:
@@ -207,13 +237,14 @@ def ours() -> tuple[list[dict[str, Any]], list[str]]:
     with server() as service:
         names = service.ask("jobs", ours=TASKS)
         ending = random.Random(0).sample(names, 2 * ENDING)
-        with client(Path(sys.executable), "ours", names, service.url) as waiting:
-            time.sleep(WARM_UP_S)
-            rows = [{"way": "ours", **measure(service, waiting, MEASURED_S)}]
+        with client(Path(sys.executable), "ours", names, service) as waiting:
+            rows = from_the_start(OURS, service, waiting)
             service.ask("strangers", **STRANGERS)
-            rows.append({"way": "ours, among 5,000 jobs of others", **phase(service, waiting, ending[:ENDING])})
+            row = phase(service, waiting, ending[:ENDING], STRANGERS_S)
+            rows.append({"way": f"{OURS}, among 5,000 jobs of others", **row})
             service.ask("throttle", every=3)
-            rows.append({"way": "the same, every third call throttled", **phase(service, waiting, ending[ENDING:])})
+            row = phase(service, waiting, ending[ENDING:], THROTTLED_S)
+            rows.append({"way": "the same, every third call throttled", **row})
             service.ask("throttle", every=0)
             return rows, faults(service, waiting, ending)
 
@@ -238,20 +269,18 @@ def faults(service: Server, waiting: Client, ending: list[str]) -> list[str]:
     return found
 
 
-def misses(stock: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def misses(stock: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
     """Return what falls short of the bars."""
     found = []
-    alone = rows[0]
-    for figure, share in BARS.items():
-        if alone[figure] > share * stock[figure]:
-            found.append(f"{figure}: {alone[figure]}, the bar is {share * stock[figure]:.3g} (a share of {share:.3g})")
-    if alone["lag_ever_s"] >= LAG_BAR_S:
-        found.append(f"the loop has lagged by {alone['lag_ever_s']} s")
-    for row, bar in zip(rows[1:], (NOTICED_BAR_S, THROTTLED_BAR_S), strict=True):
+    for theirs, row in zip(stock, rows, strict=False):
+        for figure, share in BARS.items():
+            bar = share * theirs[figure]
+            if row[figure] > bar:
+                found.append(f"{row['way']}: {figure} {row[figure]}, the bar is {bar:.3g} (a share of {share:.3g})")
+    for row, bar in zip(rows[2:], (NOTICED_BAR_S, THROTTLED_BAR_S), strict=True):
         if row["noticed"] < row["ended"] or row["noticed_after_s"] > bar:
             found.append(f"{row['way']}: {row['noticed']} of {row['ended']} noticed, in {row['noticed_after_s']} s")
-        if row["lag_s"] >= LAG_BAR_S:
-            found.append(f"{row['way']}: the loop has lagged by {row['lag_s']} s")
+    found += [f"{row['way']}: the loop has lagged by {row['lag_s']} s" for row in rows if row["lag_s"] >= LAG_BAR_S]
     return found
 
 
@@ -261,14 +290,14 @@ def main() -> int:
     stock = peer()
     print(json.dumps(stock), flush=True)
     rows, wrong = ours()
-    columns = ["way", "calls_per_minute", "cpu_s_per_minute", "peak_mb", "lag_s", "lag_ever_s", "noticed_after_s"]
+    columns = ["way", "calls_per_minute", "cpu_s_per_minute", "peak_mb", "lag_s", "noticed_after_s"]
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
-    for row in [stock, *rows]:
+    for row in [*stock, *rows]:
         print("| " + " | ".join(str(row.get(name, "")) for name in columns) + " |")
     found = [*misses(stock, rows), *wrong]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     date = datetime.now(UTC).date().isoformat()
-    document = {"date": date, "machine": machine, "tasks": TASKS, "poll_s": POLL_S, "rows": [stock, *rows]}
+    document = {"date": date, "machine": machine, "tasks": TASKS, "poll_s": POLL_S, "rows": [*stock, *rows]}
     RESULT.write_text(json.dumps({**document, "misses": found}, indent=1) + "\n")
     print("".join(f"MISSED: {miss}\n" for miss in found) or "every bar is met")
     return 1 if found else 0

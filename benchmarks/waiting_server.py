@@ -3,7 +3,8 @@
 Everything that answers is the local AWS's own code (lists, descriptions) and moto's (logs). What is done here: the
 table is filled, calls are counted, every n-th can be throttled, jobs print a line now and then, and end when told.
 
-    GET  /_bench/state                       calls by operation, and lines printed by each job that has ended
+    GET  /_bench/state                       calls by operation, CPU seconds of this process, and the lines printed by
+                                             each job that has ended
     POST /_bench/jobs      {"ours": 1000}    jobs that are waited for, created over the last eight hours
     POST /_bench/strangers {"old": 1, "new": 1}  other teams' jobs from before, and from among ours
     POST /_bench/end       {"names": [...]}  jobs end, after a last line
@@ -88,7 +89,7 @@ class Bench:
     def _do_state(self) -> dict[str, Any]:
         with self._lock:
             ended = {name: count for name, count in self._lines.items() if self._table[name].ended}
-            return {"calls": dict(self._calls), "lines": ended}
+            return {"calls": dict(self._calls), "lines": ended, "cpu_s": time.process_time()}
 
     def _do_jobs(self, ours: int) -> list[str]:
         now = datetime.now(UTC)

@@ -18,6 +18,10 @@ from airflow_dlaws.local import cloudwatch
 #: against this project must not look as if it worked.
 MOTO_SERVICES = frozenset({"s3", "monitoring", "logs", "sns", "sts", "iam", "dynamodb", "application-autoscaling"})
 
+#: Connections that may wait to be accepted. werkzeug lets 128 wait; the kernel drops more than that without a word, and
+#: a triggerer whose thousand triggers connect at once then waits for seconds, as it never would at AWS.
+BACKLOG = 4096
+
 
 class QuietRequestHandler(MotoRequestHandler):
     """moto's request handler (it keeps header names that WSGI would lose) without a line for each request."""
@@ -36,5 +40,6 @@ def http_server(application: Any, port: int) -> BaseWSGIServer:
     """Return a threaded HTTP server on the loopback interface; port 0 picks a free one."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", port, application, threaded=True, request_handler=QuietRequestHandler)
+    server.socket.listen(BACKLOG)
     os.environ["MOTO_PORT"] = str(server.server_port)
     return server

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from batch_bench import Batches
+from running_task import aws_environment
 from serving import Clients, Serving, unique
 from trainer import Trainer
+from training_task import Training
 from tuner import Tuner
 
 from airflow_dlaws.hooks import aws
@@ -25,6 +28,13 @@ def own_clients() -> Iterator[None]:
 def trainer(local_aws: LocalAws, bucket: str) -> Trainer:
     """Training jobs in a new bucket."""
     return Trainer(local_aws, bucket)
+
+
+@pytest.fixture
+def training(local_aws: LocalAws, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    """A training task of its own."""
+    aws_environment(monkeypatch, local_aws)
+    return Training(local_aws, bucket, tmp_path / "code")
 
 
 @pytest.fixture

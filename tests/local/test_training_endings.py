@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from running_task import RunningTask, aws_environment
-from test_training_operator import Training, event_of, trigger_of, wait_until
+from training_task import Training, event_of, trigger_of, wait_until
 
 from airflow_dlaws.jobs.cost import Price
 from airflow_dlaws.jobs.reference import TrainingResult

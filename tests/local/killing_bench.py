@@ -1,10 +1,11 @@
 """Starts the processes of a training, kills one of them with SIGKILL, and starts them again, many times.
 
-    python killing_bench.py FOLDER '[2, 2, 2]' '[1, 2, 3]'
+    python killing_bench.py FOLDER '["2 ddp", "2 ddp", "2 ddp"]' '[1, 2, 3]'
 
 trains the seeds 1, 2 and 3, each with two processes in three attempts, of which two end by a kill. A seed chooses the
 process, the step, the milliseconds after it, and how often checkpoints are made; the model is the same for all. Prints
-a line of JSON for each seed: of each attempt, what was killed and from which step it went on.
+a line of JSON for each seed: of each attempt, what was killed and from which step it went on. Instead of "ddp" an
+attempt may be sharded: "fsdp2".
 
 Each process is a fork of this one, as starting Python and torch takes longer than the training itself. It has joined
 its group with gloo as under torchrun, and dies as it would there.
@@ -105,8 +106,8 @@ def run(folder: Path, world: int, *options: str) -> None:
     assert set(codes) == {0}, processes.log(0).read_text()
 
 
-def run_and_kill(folder: Path, seed: int, worlds: list[int]) -> list[dict]:
-    """Train as often as there are `worlds`, each attempt with so many processes; kill one in all but the last attempt.
+def run_and_kill(folder: Path, seed: int, ways: list[str]) -> list[dict]:
+    """Train as often as there are `ways` ("2 ddp"); kill one process in all but the last attempt.
 
     The moment is random: some milliseconds after a random step of a random process, wherever the others are by then.
     """
@@ -114,12 +115,12 @@ def run_and_kill(folder: Path, seed: int, worlds: list[int]) -> list[dict]:
     folder.mkdir(parents=True)
     options = ["--checkpoint-dir", str(folder / "checkpoints"), "--pause", "0.004"]
     attempts = []
-    for attempt, world in enumerate(worlds):
-        options[4:] = ["--checkpoint_s", str(chance.choice([0, 0.02, 0.1]))]
+    for attempt, (world, parallel) in enumerate(map(read_way, ways)):
+        options[4:] = ["--checkpoint_s", str(chance.choice([0, 0.02, 0.1])), "--parallel", parallel]
         saved = CheckpointFolder(str(folder / "checkpoints"), keep=2).newest()
         to_do = small_training.STEPS - (saved.step if saved else 0)
         processes = Processes(folder, attempt, world, *options)
-        last = attempt == len(worlds) - 1
+        last = attempt == len(ways) - 1
         # The last steps are left, so that the kill is not too late.
         victim, after = chance.randrange(world), chance.randint(1, max(1, to_do - 8))
         if not last:
@@ -134,13 +135,19 @@ def run_and_kill(folder: Path, seed: int, worlds: list[int]) -> list[dict]:
     return attempts
 
 
+def read_way(way: str) -> tuple[int, str]:
+    """Return how many processes an attempt has, and what they share."""
+    world, parallel = way.split()
+    return int(world), parallel
+
+
 def main(argv: list[str]) -> int:
-    """Train once without a fault in `FOLDER/whole-WORLD`, and then each seed with its kills in `FOLDER/SEED`."""
-    folder, worlds, seeds = Path(argv[0]), json.loads(argv[1]), json.loads(argv[2])
-    for world in sorted(set(worlds)):
-        run(folder / f"whole-{world}", world)
+    """Train without a fault in `FOLDER/whole-WORLD-PARALLEL`, and then each seed with its kills in `FOLDER/SEED`."""
+    folder, ways, seeds = Path(argv[0]), json.loads(argv[1]), json.loads(argv[2])
+    for world, parallel in sorted(set(map(read_way, ways))):
+        run(folder / f"whole-{world}-{parallel}", world, "--parallel", parallel)
     for seed in seeds:
-        print(json.dumps(run_and_kill(folder / str(seed), seed, worlds)), flush=True)
+        print(json.dumps(run_and_kill(folder / str(seed), seed, ways)), flush=True)
     return 0
 
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 
 import sm_runtime
@@ -59,9 +60,14 @@ def small_task(arguments: argparse.Namespace, rank: int) -> sm_runtime.Task:
         os.write(notes, f"{number} {' '.join(map(str, step.indices))}\n".encode())
         time.sleep(arguments.pause)
 
+    def optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+        own = [each.to_local() if isinstance(each, DTensor) else each for each in model.parameters()]
+        print(f"holds {sum(map(torch.numel, own))} of {sum(map(torch.numel, model.parameters()))} parameters")
+        return torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+
     return sm_runtime.Task(
         model=torch.nn.Sequential(*layers),
-        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9),
+        optimizer=optimizer,
         schedule=lambda optimizer, steps: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
         data=sm_runtime.Tensors(inputs, labels),
         loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1], reduction="none"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 import tarfile
 import time
@@ -23,6 +24,8 @@ from airflow_dlaws.storage import S3Uri
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "training_scripts" / "sm_runtime"
 BUCKET = "resume"
+#: Two hosts import torch in four processes, on a machine that may have other things to do.
+LIMIT_S = 180
 WORDS = ("stopped by SIGTERM", "resumed")
 
 
@@ -40,8 +43,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
         yield trainer
 
 
-def start(trainer: Trainer, checkpoints: str, **changes: Any) -> str:
-    """Start a job of two hosts that saves its state after each step, as far as the former write is done."""
+def start(trainer: Trainer, checkpoints: str, *, notes: str = "/opt/ml/output/data", **changes: Any) -> str:
+    """Start a job of two hosts that saves its state after each step, as far as the former write is done.
+
+    :param notes: where its processes note which samples they have added.
+    """
     request = trainer.request(
         instances=2,
         InputDataConfig=[channel("code", trainer.code)],  # type: ignore[attr-defined]
@@ -51,7 +57,7 @@ def start(trainer: Trainer, checkpoints: str, **changes: Any) -> str:
             "ContainerEntrypoint": ["python3", "/opt/ml/input/data/code/dlaws_entry.py"],
             "ContainerArguments": ["--nproc-per-node", "1", "train.py"],
         },
-        HyperParameters={"pause": "0.1", "checkpoint_s": "0"},
+        HyperParameters={"pause": "0.1", "checkpoint_s": "0", "notes": notes},
         CheckpointConfig={"S3Uri": f"s3://{BUCKET}/{checkpoints}"},
         **changes,
     )
@@ -67,14 +73,14 @@ def members(trainer: Trainer, name: str, archive: str) -> dict[str, bytes]:
 
 def finish(trainer: Trainer, name: str) -> bytes:
     """Wait for a job's good end; return its weights, byte for byte."""
-    job = trainer.wait(name)
+    job = trainer.wait(name, limit_s=LIMIT_S)
     assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), trainer.logs(name))
     return members(trainer, name, "model")["weights.pt"]
 
 
 def wait_for_checkpoint(trainer: Trainer, prefix: str) -> None:
     """Wait until a state of the run lies in S3."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT_S
     while not trainer.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/checkpoint-").get("KeyCount"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -111,16 +117,33 @@ def whole(hosts: Trainer) -> bytes:
     return finish(hosts, start(hosts, "whole"))
 
 
+def wait_for_step(script: psutil.Process, step: int) -> None:
+    """Wait until a process has noted so many steps."""
+    variables = script.environ()
+    # Where hosts have file systems of their own, theirs is seen through the process.
+    notes = Path(f"/proc/{script.pid}/root{variables['SM_OUTPUT_DATA_DIR']}", f"steps-0-{variables['RANK']}.txt")
+    deadline = time.monotonic() + LIMIT_S
+    while not notes.exists() or notes.read_bytes().count(b"\n") < step:
+        assert time.monotonic() < deadline, script
+        time.sleep(0.005)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("host", [0, 1])
 def test_a_job_whose_host_was_killed_is_continued_by_the_next_with_the_same_weights(
-    hosts: Trainer, whole: bytes, host: int
+    hosts: Trainer, whole: bytes, host: int, seed: int
 ) -> None:
-    killed = start(hosts, f"killed-{host}")
-    wait_for_checkpoint(hosts, f"killed-{host}")
-    script_of_host(hosts, host).kill()
-    assert hosts.wait(killed)["TrainingJobStatus"] == "Failed"
-    again = start(hosts, f"killed-{host}")
+    chance, checkpoints = random.Random(10 * host + seed), f"killed-{host}-{seed}"
+    killed = start(hosts, checkpoints)
+    wait_for_checkpoint(hosts, checkpoints)
+    script = script_of_host(hosts, host)
+    # The last steps are left, so that the kill is not too late.
+    wait_for_step(script, chance.randint(1, STEPS - 10))
+    time.sleep(chance.uniform(0, 0.1))  # the chance is the point: anywhere in a step
+    script.kill()
+    assert hosts.wait(killed, limit_s=LIMIT_S)["TrainingJobStatus"] == "Failed"
+    again = start(hosts, checkpoints)
     assert finish(hosts, again) == whole
     assert any("resumed after step" in line for line in hosts.logs(again)["algo-1"])
     assert_every_sample_counts(members(hosts, killed, "output"), members(hosts, again, "output"))
@@ -129,7 +152,9 @@ def test_a_job_whose_host_was_killed_is_continued_by_the_next_with_the_same_weig
 @pytest.mark.slow
 def test_a_spot_job_that_is_interrupted_ends_with_the_same_weights(hosts: Trainer, whole: bytes) -> None:
     times = {"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 300}
-    name = start(hosts, "spot", EnableManagedSpotTraining=True, StoppingCondition=times)
+    # Output is uploaded at a job's end only: what an interrupted life has noted there is lost with its machine.
+    notes = "/opt/ml/checkpoints"
+    name = start(hosts, "spot", notes=notes, EnableManagedSpotTraining=True, StoppingCondition=times)
     wait_for_checkpoint(hosts, "spot")
     hosts.aws.order_fault(kind="interruption", target=name, times=1)
     assert finish(hosts, name) == whole
@@ -137,7 +162,19 @@ def test_a_spot_job_that_is_interrupted_ends_with_the_same_weights(hosts: Traine
     assert "Interrupted" in states
     stopped, resumed = (re.findall(rf"{word} after step (\d+) of", lines_of_all_lives(hosts, name)) for word in WORDS)
     assert len(set(stopped)) == 1, "both hosts stopped after the same step"
+    assert 0 < int(stopped[0]) < STEPS
     assert resumed == stopped[:1], "the job went on after the step at which SIGTERM found it: nothing was done twice"
+    # Both lives write to the same notes, so that a step done twice would be there twice.
+    lines = [line for rank in (0, 1) for line in noted(hosts, f"spot/steps-0-{rank}.txt")]
+    assert Counter(step for step, *_ in lines) == Counter(dict.fromkeys(range(1, STEPS + 1), 2)), "once on each host"
+    counted = Counter(sample for _, *samples in lines for sample in samples)
+    assert counted == Counter(dict.fromkeys(range(SAMPLES), EPOCHS)), "no sample was lost or repeated"
+
+
+def noted(trainer: Trainer, key: str) -> list[list[int]]:
+    """Return the lines of notes in S3: a step, and the samples that the process has added in it."""
+    body = trainer.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return [[int(word) for word in line.split()] for line in body.decode().splitlines()]
 
 
 def assert_every_sample_counts(killed: dict[str, bytes], again: dict[str, bytes]) -> None:

@@ -51,10 +51,12 @@ class Trainer:
         """Return the job's description."""
         return dict(self.sagemaker.describe_training_job(TrainingJobName=name))
 
-    def wait(self, name: str, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
+    def wait(
+        self, name: str, until: Callable[[dict[str, Any]], bool] | None = None, *, limit_s: float = 60
+    ) -> dict[str, Any]:
         """Wait for the end of a job, or for something about it."""
         reached = until or (lambda job: job["TrainingJobStatus"] in TERMINAL)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + limit_s
         while not reached(job := self.describe(name)):
             assert time.monotonic() < deadline, f"still {job['SecondaryStatus']}: {job}"
             time.sleep(0.05)

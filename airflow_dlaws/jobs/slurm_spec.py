@@ -86,6 +86,8 @@ class SlurmSpec:
     :param processes_per_instance: worker processes on each node.
     :param image: container image, run by the pyxis plugin and enroot; plain Python on the nodes if left out.
     :param output_s3_uri: where the task puts the job's archives once it has ended.
+    :param resume_on_clear: whether a cleared task finds the checkpoints of its former life. Without a `checkpoint_dir`
+        of the cluster only, which all of its jobs share.
     """
 
     cluster: SlurmCluster
@@ -103,6 +105,7 @@ class SlurmSpec:
     max_runtime_s: int = DEFAULT_MAX_RUNTIME_S
     environment: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    resume_on_clear: bool = False
 
     def __post_init__(self) -> None:
         for name, check in SLURM_FIELD_CHECKS.items():

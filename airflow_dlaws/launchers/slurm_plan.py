@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,11 +59,20 @@ class Plan:
         """Return the name of the task's job."""
         return self.identity.name(self.digest, attempt=attempt)
 
+    @property
+    def checkpoints(self) -> str:
+        """Name of the task's folder for checkpoints in `work_dir`.
+
+        All attempts of a task share it: those are made after faults of the machines. So do its lives, where asked for.
+        """
+        if not self.spec.resume_on_clear:
+            return f"{self.name(1)}/checkpoints"
+        return replace(self.identity, clear_marker=-1).name(self.digest, role="checkpoints")
+
     def job(self, attempt: int, code_url: str) -> JobScript:
         """Return what the head node is given."""
         name, work_dir = self.name(attempt), self.spec.cluster.work_dir
-        # All attempts of a task share the checkpoints: those are made after faults of the machines.
-        checkpoints = self.order["checkpoint_dir"] or f"{work_dir}/{self.name(1)}/checkpoints"
+        checkpoints = self.order["checkpoint_dir"] or f"{work_dir}/{self.checkpoints}"
         return JobScript(
             name=name,
             digest=self.digest,

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_dlaws._compat import Context
-from airflow_dlaws.data.snapshot import changes, describe_changes, read_snapshot
-from airflow_dlaws.errors import JobFailed, OutcomeUnacceptable
+from airflow_dlaws.errors import JobFailed
 from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.cost import Price, estimate, spot_saving
 from airflow_dlaws.jobs.images import warn_if_outdated
@@ -31,6 +30,7 @@ from airflow_dlaws.launchers.extra_request import check_extra
 from airflow_dlaws.launchers.prices import training_price
 from airflow_dlaws.launchers.protocol import Traceable
 from airflow_dlaws.operators.base import run_of
+from airflow_dlaws.operators.chosen_data import data_read, is_first_try, refuse_model_of_other_data, refuse_other_data
 from airflow_dlaws.operators.job import JobOutcome
 from airflow_dlaws.operators.training_fields import INTEGERS, dollars, known_channels, read
 from airflow_dlaws.operators.training_options import TrainingOptions
@@ -190,8 +190,8 @@ class DistributedTrainingOperator(TrainingOptions):
 
     def specification(self, context: Context) -> TrainingSpec:
         """Return the whole specification; by now nothing is a template any more."""
-        if self.data_snapshot and self._is_first_try(context["ti"]):
-            self._refuse_other_data(self.data_snapshot)
+        if self.data_snapshot and is_first_try(context["ti"], self.retries):
+            refuse_other_data(ObjectStore(self.aws.client("s3")), self.data_snapshot)
         fields = {name: self._value(name) for name in (*FIELD_CHECKS, "channels") if name not in _FOLDERS}
         folders = tuple(self._located(folder) for folder in self.dependencies)
         spec = TrainingSpec(**fields, source=self._located(self.source), dependencies=folders)
@@ -260,8 +260,7 @@ class DistributedTrainingOperator(TrainingOptions):
         :raises OutcomeUnacceptable: the data are not the chosen ones any more; the manifest is there all the same.
         """
         store = ObjectStore(self.aws.client("s3"))
-        snapshot = read_snapshot(store, self.data_snapshot) if self.data_snapshot else None
-        changed = changes(store, snapshot.objects) if snapshot else ()
+        snapshot, changed = data_read(store, self.data_snapshot)
         launcher = launcher_for(job.engine, self.aws)
         request = launcher.request(job) if isinstance(launcher, Traceable) else {}
         manifest = ModelManifest(
@@ -278,25 +277,7 @@ class DistributedTrainingOperator(TrainingOptions):
             airflow=run_of(context),
         )
         store.write_json(S3Uri.parse(str(result.manifest_uri)), to_json(manifest))
-        if changed:
-            raise OutcomeUnacceptable(
-                f"the data changed between their choice and the end of job {result.job_name}, which may have read "
-                f"either: {describe_changes(changed)}. Clear the run from the task that chooses the data: the model at "
-                f"{result.artifact_uri} is of unknown data, and its manifest says so"
-            )
-
-    def _refuse_other_data(self, data_snapshot: str) -> None:
-        """Refuse to pay for a job on other data than the chosen ones."""
-        store = ObjectStore(self.aws.client("s3"))
-        if changed := changes(store, read_snapshot(store, data_snapshot).objects):
-            raise OutcomeUnacceptable(
-                f"the data have changed since they were chosen, and no job is started: {describe_changes(changed)}. "
-                "Clear the run from the task that chooses the data"
-            )
-
-    def _is_first_try(self, ti: Any) -> bool:
-        """Tell whether this is the first try since the last clear; a later one may find the job of the first."""
-        return int(ti.try_number + (self.retries or 0)) <= (ti.max_tries or 0) + 1
+        refuse_model_of_other_data(changed, result)
 
     def _check_what_is_known(self) -> None:
         """Check, when the DAG is parsed, every value that holds no template."""

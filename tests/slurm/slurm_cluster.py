@@ -34,7 +34,8 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+# A job that is queued again waits until its old credentials are void.
+AuthInfo=socket={folder}/munge/socket,cred_expire=10
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}
@@ -58,9 +59,12 @@ SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 MinJobAge={min_job_age}
 KillWait=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=256 RealMemory=100000
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=256 RealMemory=100000
 PartitionName=train Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=node1,node2 PriorityTier=10 MaxTime=INFINITE State=UP
 PartitionName=closed Nodes=node1,node2 MaxTime=INFINITE State=INACTIVE
 """
 SSHD = """\

@@ -22,11 +22,12 @@ from airflow_dlaws.commands.orphans import Judge, JudgedJob, judge_jobs, stop_jo
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.ownership import Ownership, Verdict
 from airflow_dlaws.jobs.phase import JobPhase
-from airflow_dlaws.launchers.found_jobs import RUNNING, FoundJob, JobFinder
+from airflow_dlaws.launchers.found_job import FoundJob
+from airflow_dlaws.launchers.found_jobs import RUNNING, JobFinder
 
 INCOMPLETE = 3
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_PHASES = (JobPhase.RUNNING, JobPhase.STOPPING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.STOPPED)
+_PHASES = (JobPhase.PENDING, JobPhase.RUNNING, JobPhase.STOPPING, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.STOPPED)
 
 
 def add_arguments(commands: Any) -> None:
@@ -47,6 +48,13 @@ def add_arguments(commands: Any) -> None:
         action.add_argument("--run", dest="run_id", help="only of this run")
         action.add_argument("--task", help="only of this task")
         add_aws(action)
+        action.add_argument(
+            "--cluster",
+            action="append",
+            default=[],
+            metavar="ADDRESS/WORK_DIR",
+            help="jobs on this Slurm cluster too: ssh://CONN_ID/fsx/dlaws, ssm://USER@INSTANCE/fsx/dlaws",
+        )
         action.add_argument("--json", action="store_true", help="print JSON")
         _add_airflow(action)
 
@@ -78,7 +86,7 @@ def duration(text: str) -> timedelta:
 def run_list(chosen: argparse.Namespace) -> int:
     """Print the jobs asked for."""
     client, now = clients_of(chosen), datetime.now(UTC)
-    finder = JobFinder(client)
+    finder = _finder(chosen, client)
     if chosen.orphans:
         if chosen.state not in (None, *map(str, RUNNING)):
             raise SpecificationError(f"--state {chosen.state} with --orphans: a job that has ended is nobody's orphan")
@@ -91,7 +99,7 @@ def run_list(chosen: argparse.Namespace) -> int:
 def run_stop(chosen: argparse.Namespace) -> int:
     """Stop the jobs asked for, after a question."""
     client, now = clients_of(chosen), datetime.now(UTC)
-    finder = JobFinder(client)
+    finder = _finder(chosen, client)
     judge = _judge(chosen, client) if chosen.orphans else None
     if judge:
         rows = judge_jobs(finder, judge, _wanted(chosen, finder), now)
@@ -108,11 +116,22 @@ def run_stop(chosen: argparse.Namespace) -> int:
     return _show_judged(chosen, [*done, *others], now)
 
 
+def _finder(chosen: argparse.Namespace, client: Callable[[str], Any]) -> JobFinder:
+    if not chosen.cluster:
+        return JobFinder(client)
+    from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
+
+    connection = AwsConnection(aws_conn_id=chosen.conn, region_name=chosen.region)
+    return JobFinder(client, clusters=chosen.cluster, shell=AwsClients(connection).shell)
+
+
 def _wanted(chosen: argparse.Namespace, finder: JobFinder) -> list[FoundJob]:
     state = getattr(chosen, "state", None)
     phases = RUNNING if state is None else _PHASES if state == "all" else [JobPhase(state)]
     ended = bool(set(phases) - RUNNING)
     jobs = finder.find(phases, since=datetime.now(UTC) - chosen.since if ended else None)
+    if finder.batch_refused:
+        print(f"jobs that wait in queues of AWS Batch are left out: {finder.batch_refused}", file=sys.stderr)
     asked = {"dlaws:dag": chosen.dag, "dlaws:run": chosen.run_id}
     return [
         job

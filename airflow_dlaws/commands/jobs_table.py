@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_dlaws.jobs.ownership import Ownership
-from airflow_dlaws.launchers.found_jobs import FoundJob
+from airflow_dlaws.launchers.found_job import FoundJob
 
 #: Columns of the table and the members of a row that they show.
 _COLUMNS = {

@@ -9,7 +9,8 @@ from airflow_dlaws.airflow_rest import AirflowTasks
 from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.ownership import Ownership, TaskAnswer, Verdict, before_asking, judge_ownership
-from airflow_dlaws.launchers.found_jobs import FoundJob, JobFinder
+from airflow_dlaws.launchers.found_job import FoundJob
+from airflow_dlaws.launchers.found_jobs import JobFinder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,8 @@ from airflow_dlaws.storage import S3Uri
 log = logging.getLogger(__name__)
 
 ENGINE = "batch"
-_TYPE = "SAGEMAKER_TRAINING"
+#: Of queues and of the jobs in them.
+JOB_TYPE = "SAGEMAKER_TRAINING"
 #: Batch's verbs are others than SageMaker's: what the base class would call by this name, this one does itself.
 _METHOD = "service_job"
 #: Beside the members of CreateTrainingJob in an order.
@@ -48,7 +49,7 @@ _QUEUE = "JobQueue"
 #: Between a refused second submission and the first one's appearance in the queue's list.
 _APPEARS_WITHIN_S = 15.0
 _ENDED = frozenset({"SUCCEEDED", "FAILED"})
-_PHASES = {
+SERVICE_STATES = {
     **dict.fromkeys(("SUBMITTED", "PENDING", "RUNNABLE", "SCHEDULED"), JobPhase.PENDING),
     **dict.fromkeys(("STARTING", "RUNNING"), JobPhase.RUNNING),
     "SUCCEEDED": JobPhase.SUCCEEDED,
@@ -64,14 +65,14 @@ def batch_status(answer: Mapping[str, Any], training: JobStatus | None) -> JobSt
     """
     state = str(answer["status"])
     if state not in _ENDED:
-        phase = JobPhase.STOPPING if answer.get("isTerminated") else _PHASES[state]
+        phase = JobPhase.STOPPING if answer.get("isTerminated") else SERVICE_STATES[state]
         return JobStatus(phase=phase, detail=state, created_at=_moment(answer.get("createdAt")))
     if answer.get("isTerminated"):
         phase = JobPhase.STOPPED
     elif training is not None and training.terminal:
         phase = training.phase  # a training job over its time limit is Stopped there and FAILED here
     else:
-        phase = _PHASES[state]
+        phase = SERVICE_STATES[state]
     told = training or JobStatus(phase=phase, ended_at=_moment(answer.get("stoppedAt")))
     words = "" if phase is JobPhase.SUCCEEDED else str(answer.get("statusReason", ""))
     return replace(
@@ -138,7 +139,7 @@ class BatchLauncher(SageMakerJobs):
 
     def console_page(self, reference: JobReference) -> str:
         """See the protocol: the page of the training job, or of all of them while it waits in the queue."""
-        name = self._training_name(self._described(reference))
+        name = self.training_name(self._described(reference))
         return f"{self.kind.console}/{name}" if name else self.kind.console
 
     def describe(self, reference: JobReference) -> JobStatus:
@@ -147,7 +148,7 @@ class BatchLauncher(SageMakerJobs):
 
     def read_status(self, answer: Mapping[str, Any]) -> JobStatus:
         """Read the answer of Describe, and ask SageMaker for what Batch does not tell of a job that has ended."""
-        name = self._training_name(answer)
+        name = self.training_name(answer)
         ended = answer["status"] in _ENDED
         return batch_status(answer, job_status(self._training(name)) if name and ended else None)
 
@@ -156,7 +157,7 @@ class BatchLauncher(SageMakerJobs):
         found = self._find(name)
         if found is None:
             raise ServiceUnavailable(f"the queue does not list {self.kind.noun} {name} yet; a retry looks again")
-        return self._describe_id(found)
+        return self.description_of(found)
 
     def request(self, reference: JobReference) -> dict[str, Any]:
         """Return what the training job was made from; see `Traceable`."""
@@ -166,7 +167,7 @@ class BatchLauncher(SageMakerJobs):
     def stop(self, reference: JobReference) -> bool:
         """Take the job from the queue, or have its training job stopped; tell whether it had not ended."""
         job_id = _job_id(reference.arn) or self._find(reference.name)
-        if job_id is None or self._describe_id(job_id)["status"] in _ENDED:
+        if job_id is None or self.description_of(job_id)["status"] in _ENDED:
             return False
         with service_errors(f"terminate {self.kind.noun} {reference.name}"):
             self._client("batch").terminate_service_job(jobId=job_id, reason="stopped by airflow-dlaws")
@@ -174,14 +175,14 @@ class BatchLauncher(SageMakerJobs):
 
     def log_lines(self, reference: JobReference, cursor: LogCursor) -> LogPage:
         """Return what the training job's hosts have printed since `cursor`; nothing while it waits."""
-        name = self._training_name(self._described(reference))
+        name = self.training_name(self._described(reference))
         if name is None:
             return LogPage(lines=(), cursor=cursor)
         return read_log(self._client("logs"), group=self.log_group, stream_prefix=f"{name}/", cursor=cursor)
 
     def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
         """Return the last lines of the training job."""
-        name = self._training_name(self._described(reference))
+        name = self.training_name(self._described(reference))
         if name is None:
             return ()
         return read_tail(self._client("logs"), group=self.log_group, stream_prefix=f"{name}/", count=count)
@@ -224,7 +225,7 @@ class BatchLauncher(SageMakerJobs):
         return {
             "jobName": name,
             "jobQueue": queue.name,
-            "serviceJobType": _TYPE,
+            "serviceJobType": JOB_TYPE,
             "serviceRequestPayload": json.dumps({"TrainingJobName": name, **payload, "Tags": tags}),
             "retryStrategy": {"attempts": queue.attempts},
             "tags": {tag["Key"]: tag["Value"] for tag in tags},
@@ -248,7 +249,7 @@ class BatchLauncher(SageMakerJobs):
         return self._find(name) is not None
 
     def _digest(self, name: str, arn: str) -> str | None:
-        tags: Mapping[str, str] = self._describe_id(_job_id(arn)).get("tags", {})
+        tags: Mapping[str, str] = self.description_of(_job_id(arn)).get("tags", {})
         return tags.get(DIGEST_TAG)
 
     def _find(self, name: str) -> str | None:
@@ -265,9 +266,10 @@ class BatchLauncher(SageMakerJobs):
         return str(min(found, key=lambda row: row.get("createdAt", 0))["jobId"]) if found else None
 
     def _described(self, reference: JobReference) -> dict[str, Any]:
-        return self._describe_id(_job_id(reference.arn))
+        return self.description_of(_job_id(reference.arn))
 
-    def _describe_id(self, job_id: str) -> dict[str, Any]:
+    def description_of(self, job_id: str) -> dict[str, Any]:
+        """Return the whole answer of Describe; see `describe` for what it raises."""
         with service_errors(f"describe {self.kind.noun} {job_id}"):
             try:
                 return dict(self._client("batch").describe_service_job(jobId=job_id))
@@ -276,7 +278,7 @@ class BatchLauncher(SageMakerJobs):
                     raise NoSuchJob(f"cannot describe {self.kind.noun} {job_id}: {error_text(error)}") from error
                 raise
 
-    def _training_name(self, answer: Mapping[str, Any]) -> str | None:
+    def training_name(self, answer: Mapping[str, Any]) -> str | None:
         """Return the name that Batch has given the latest training job, if there is one."""
         resource = (answer.get("latestAttempt") or {}).get("serviceResourceId")
         return str(resource["value"]).rpartition("/")[2] if resource else None

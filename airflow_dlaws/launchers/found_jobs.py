@@ -8,18 +8,24 @@ tagged) is asked for one by one with ListTags.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_dlaws.errors import ServiceRefused
-from airflow_dlaws.jobs.ownership import JobClaim, claim_of
+from airflow_dlaws.jobs.ownership import claim_of
 from airflow_dlaws.jobs.phase import JobPhase
-from airflow_dlaws.jobs.reference import JobReference, JobStatus
+from airflow_dlaws.jobs.reference import JobStatus
 from airflow_dlaws.launchers.aws_errors import service_errors
+from airflow_dlaws.launchers.found_job import FoundJob, machines_of
+from airflow_dlaws.launchers.found_service_jobs import KIND as QUEUED
+from airflow_dlaws.launchers.found_service_jobs import ServiceJobFinder
+from airflow_dlaws.launchers.found_slurm_jobs import KIND as SLURM
+from airflow_dlaws.launchers.found_slurm_jobs import SlurmJobFinder, cluster_of, need_shell
 from airflow_dlaws.launchers.job_tags import DIGEST_TAG
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sagemaker_jobs import SageMakerJobs
+from airflow_dlaws.launchers.shell import Shell
 from airflow_dlaws.launchers.transform import TransformLauncher
 from airflow_dlaws.launchers.tuning import TuningLauncher
 
@@ -32,38 +38,9 @@ _STATUSES = {
     JobPhase.FAILED: "Failed",
     JobPhase.STOPPED: "Stopped",
 }
-RUNNING = frozenset({JobPhase.RUNNING, JobPhase.STOPPING})
+#: Not ended. SageMaker knows no job that waits, Batch does.
+RUNNING = frozenset({JobPhase.PENDING, JobPhase.RUNNING, JobPhase.STOPPING})
 _TRIAL_TAG = "dlaws:trial"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundJob:
-    """A job of this package.
-
-    :param kind: "training", "transform", "tuning", or "trial" of a sweep.
-    :param claim: whose it says it is; None where its tags cannot be read.
-    :param machines: such as "2 x ml.g5.xlarge"; "?" where the request says it in a way not known here.
-    :param instance_count: machines at the same time, 0 if not known.
-    :param tuner: ARN of the tuning job that has launched it, and that alone can end it for good.
-    """
-
-    reference: JobReference
-    kind: str
-    claim: JobClaim | None
-    status: JobStatus
-    tags: Mapping[str, str]
-    machines: str
-    instance_count: int
-    tuner: str = ""
-
-    def billable_seconds(self, now: datetime) -> int:
-        """Return the instance-seconds that are to be paid for so far; a tuning job's stand with its trials."""
-        if self.kind == "tuning":
-            return 0
-        seconds = self.status.billable_seconds
-        if not self.status.terminal and self.status.started_at:
-            seconds = max(0, round((now - self.status.started_at).total_seconds()))
-        return seconds * max(1, self.instance_count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +84,26 @@ _KINDS = (
 
 
 class JobFinder:
-    """Finds jobs through injected clients ("sagemaker", "resourcegroupstaggingapi").
+    """Finds jobs through injected clients ("sagemaker", "batch", "resourcegroupstaggingapi").
 
     :param client: gives the boto3 client of a service by name.
+    :param clusters: Slurm clusters that are asked too; see SlurmJobFinder. `shell` reaches them.
     """
 
-    def __init__(self, client: Callable[[str], Any]) -> None:
+    #: Why AWS Batch could not be asked the last time, in words: not everybody who may ask SageMaker may.
+    batch_refused = ""
+
+    def __init__(
+        self,
+        client: Callable[[str], Any],
+        *,
+        clusters: Iterable[str] = (),
+        shell: Callable[[str], Shell] = need_shell,
+    ) -> None:
         self._client = client
+        self._clusters = {name.rstrip("/"): SlurmJobFinder(name, client, shell) for name in clusters}
         self._launchers = {kind.name: kind.launcher(client) for kind in _KINDS}
+        self._service_jobs = ServiceJobFinder(client)
 
     def find(self, phases: Iterable[JobPhase] = RUNNING, *, since: datetime | None = None) -> list[FoundJob]:
         """Return the jobs of this package in these phases, oldest first.
@@ -122,12 +111,21 @@ class JobFinder:
         :param since: leaves out what was created before.
         :raises ServiceUnavailable: or ServiceRefused; half a list would be mistaken for a whole one.
         """
+        queued = self._queued(phases, since)
         found: list[FoundJob] = []
         for kind in _KINDS:
             names = dict(self._listed(kind, phases, since))
             tags = self._tags(names)
             ours = [arn for arn in names if DIGEST_TAG in tags[arn]]
             found += [self._described(kind, names[arn], tags[arn]) for arn in ours]
+        # A service job and the training job it has become are one: who owns it and how it is stopped, the former says.
+        for job in found:
+            if job.reference.name in queued:
+                began = replace(queued[job.reference.name].status, started_at=job.status.started_at)
+                queued[job.reference.name] = replace(queued[job.reference.name], status=began)
+        found = [job for job in found if job.reference.name not in queued] + list(queued.values())
+        for cluster in self._clusters.values():
+            found += cluster.find(phases, since=since, now=datetime.now(UTC))
         return sorted(found, key=lambda job: job.status.created_at or datetime.now(UTC))
 
     def runs(self, job: FoundJob) -> bool:
@@ -139,7 +137,19 @@ class JobFinder:
         """Ask for the job to be stopped; tell whether it was still running."""
         return bool(self._launcher(job).stop(job.reference))
 
+    def _queued(self, phases: Iterable[JobPhase], since: datetime | None) -> dict[str, FoundJob]:
+        self.batch_refused = ""
+        try:
+            return self._service_jobs.find(phases, since=since)
+        except ServiceRefused as error:
+            self.batch_refused = str(error)
+            return {}
+
     def _launcher(self, job: FoundJob) -> Any:
+        if job.kind == QUEUED:
+            return self._service_jobs.launcher
+        if job.kind == SLURM:
+            return self._clusters[cluster_of(job)].launcher
         return self._launchers["training" if job.kind == "trial" else job.kind]
 
     def _listed(self, kind: _Kind, phases: Iterable[JobPhase], since: datetime | None) -> Iterator[tuple[str, str]]:
@@ -147,7 +157,7 @@ class JobFinder:
         launcher = self._launchers[kind.name].kind
         after = {"CreationTimeAfter": since} if since else {}
         with service_errors(f"list {launcher.noun}s"):
-            for phase in sorted(phases):
+            for phase in sorted(phase for phase in phases if phase in _STATUSES):
                 pages = kind.pages(self._client("sagemaker"))
                 for page in pages.paginate(StatusEquals=_STATUSES[phase], MaxResults=100, **after):
                     for row in page[kind.rows]:
@@ -184,7 +194,7 @@ class JobFinder:
         owner, limit = name, launcher.kind.name_limit
         if tuner:  # a tuner's jobs have its tags and names of its own
             owner, limit = tuner.rpartition("/")[2], self._launchers["tuning"].kind.name_limit
-        machines, count = _machines(answer, kind.resources)
+        machines, count = machines_of(answer, kind.resources)
         return FoundJob(
             reference=launcher.reference(name, answer[launcher.kind.arn_field]),
             kind="trial" if tuner or _TRIAL_TAG in tags else kind.name,
@@ -199,15 +209,3 @@ class JobFinder:
 
 def _mapping(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in tags}
-
-
-def _machines(answer: Mapping[str, Any], path: tuple[str, ...]) -> tuple[str, int]:
-    """Return what a job runs on, and how many machines that are."""
-    resources: Any = answer
-    for member in path:
-        resources = resources.get(member) or {}
-    groups = resources.get("InstanceGroups") or [resources]
-    rows = [(group.get("InstanceCount"), group.get("InstanceType")) for group in groups]
-    if not all(count and instance for count, instance in rows):
-        return "?", 0
-    return " + ".join(f"{count} x {instance}" for count, instance in rows), sum(count for count, _ in rows)

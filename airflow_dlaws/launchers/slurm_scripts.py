@@ -66,6 +66,18 @@ exit 0
 """
 
 
+def scan_script(work_dir: str) -> str:
+    """Print name and order, for each job of this user that the controller knows and that has a folder in `work_dir`."""
+    return f"""{prelude(work_dir)}
+names=$(squeue --noheader --states=all --user="$me" --format=%j) || exit {NO_CONTROLLER}
+sort -u <<<"$names" | while IFS= read -r name; do
+  case "$name" in ""|*[!a-z0-9-]*) continue ;; esac
+  [ -f "$work/$name/order.json" ] && printf '%s|%s\\n' "$name" "$(base64 -w0 <"$work/$name/order.json")"
+done
+exit 0
+"""
+
+
 @dataclass(frozen=True)
 class Sighting:
     """What a look has found of one job: the controller's word, and the files. Neither means there is no such job."""

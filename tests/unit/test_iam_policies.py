@@ -177,7 +177,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
     without_resources = {
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
         "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
-        "batch:DescribeServiceJob", "batch:ListServiceJobs",
+        "batch:DescribeJobQueues", "batch:DescribeServiceJob", "batch:ListServiceJobs",
         "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs",
         "ssm:GetCommandInvocation",
     }  # fmt: skip

@@ -37,6 +37,10 @@ PCA = "pca"
 #: make every row in which it moves an outlier.
 _LEAST_SCALE = 0.1
 
+#: Rows that components are fitted on at most, and that are projected at once: more make them no better, and a table of
+#: a million rows is not copied as a whole.
+_MOST_FITTED = 50_000
+
 
 def build_profile(
     columns: Mapping[str, Sequence[object] | Any],
@@ -58,7 +62,7 @@ def build_profile(
     :param classes: the k classes in the order of the answer; for a single score the two classes it decides between.
     :param labels: the true classes of the held-out rows, as they stand in `classes`; they calibrate the confidence.
     :param components: principal components of the numeric columns to keep, whose reconstruction error is watched; 0
-        for none. They are fitted on one half of the rows, and their error is profiled on the other.
+        for none. They are fitted on at most half of the rows, and their error is profiled on the others.
     :param seed: for the halves.
     :raises SpecificationError: columns differ in length, or a value of a numeric column is no number.
     """
@@ -179,18 +183,22 @@ def _calibrate(
 def _components(numeric: Mapping[str, Any], count: int, cells: int, seed: int) -> PcaProfile:
     import numpy as np
 
-    table = np.column_stack(list(numeric.values()))
-    order = np.random.RandomState(seed).permutation(len(table))
-    fitted, held_out = table[order[: len(table) // 2]], table[order[len(table) // 2 :]]
-    mean, scale, axes = fit_components(fitted, count)
+    def table(rows: Any) -> Any:
+        return np.column_stack([column[rows] for column in numeric.values()])
+
+    order = np.random.RandomState(seed).permutation(len(next(iter(numeric.values()))))
+    half = min(len(order) // 2, _MOST_FITTED)
+    mean, scale, axes = fit_components(table(order[:half]), count)
     components = Matrix.of(axes)
+    pieces = [np.sort(order[start : start + _MOST_FITTED]) for start in range(half, len(order), _MOST_FITTED)]
+    errors = [reconstruction_error(table(rows), mean, scale, components.array()) for rows in pieces]
     return PcaProfile(
         source=COLUMNS,
         columns=tuple(numeric),
         mean=tuple(mean.tolist()),
         scale=tuple(scale.tolist()),
         components=components,
-        error=numeric_profile(PCA, reconstruction_error(held_out, mean, scale, components.array()), cells=cells),
+        error=numeric_profile(PCA, np.concatenate(errors), cells=cells),
     )
 
 

@@ -129,7 +129,21 @@ def _joined(pieces: Sequence[Column]) -> Any:
 
     if pieces and all(isinstance(piece, np.ndarray) for piece in pieces):
         return np.concatenate(list(pieces))
+    if pieces and all(isinstance(piece, Coded) for piece in pieces):
+        return _joined_codes([piece for piece in pieces if isinstance(piece, Coded)])
     values: list[object] = []
     for piece in pieces:
         values += piece.texts() if isinstance(piece, Coded) else list(piece)
     return values
+
+
+def _joined_codes(pieces: Sequence[Coded]) -> Coded:
+    """Return the codes of all pieces, whose lists of values may differ, into one list."""
+    import numpy as np
+
+    places: dict[object, int] = {}
+    codes = []
+    for piece in pieces:
+        place = [places.setdefault(value, len(places)) for value in piece.values]
+        codes.append(np.array([*place, -1])[piece.codes])  # code -1 finds the -1
+    return Coded(codes=np.concatenate(codes), values=list(places))

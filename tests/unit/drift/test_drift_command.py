@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,11 @@ import pytest
 
 from airflow_dlaws.cli import main
 from airflow_dlaws.data.tables import open_table
+from airflow_dlaws.drift.build import categorical_profile
 from airflow_dlaws.drift.columns import count_columns
 from airflow_dlaws.drift.model_monitor_export import statistics_document
 from airflow_dlaws.drift.profile import parse_profile
-from airflow_dlaws.drift.whole_table import count_table
+from airflow_dlaws.drift.whole_table import count_table, profile_table
 from tests.captured_traffic import capture_file, healthy_rows, reference
 
 
@@ -76,6 +78,15 @@ def test_every_kind_of_file_gives_the_same_counts(data):
 
     for name in ("same.parquet", "same.csv", "same.npz"):
         assert count_table(profile, open_table(data / name)) == expected, name
+
+
+def test_texts_are_counted_over_row_groups_with_lists_of_their_own(tmp_path):
+    values = ["a", "b", None, "a"] * 100 + ["c", "b", "b", None] * 100
+    parquet.write_table(pa.table({"c": values}), tmp_path / "c.parquet", row_group_size=400)
+
+    profile = profile_table(open_table(tmp_path / "c.parquet"), created=datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert profile.features == (categorical_profile("c", values),)
 
 
 def test_a_reference_may_be_data_and_current_data_a_folder(data, capsys):

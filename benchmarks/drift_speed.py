@@ -226,12 +226,13 @@ def bench_power(seed: int, permutations: int) -> tuple[dict[str, Any], list[str]
     references = np.stack([cloud.draw(REFERENCE) for _ in range(HEALTHY)])
     batches = {shift: np.stack([cloud.shifted(shift, BATCH) for _ in range(count[shift])]) for shift in SHIFTS}
     np.savez(HOME / "batches.npz", reference=references, **batches)
-    profiles = [build_embedding("embedding", rows, seed=number) for number, rows in enumerate(references)]
-    mine = {
-        shift: [discrepancy(profile, count_images(profile, rows)).p_value
-                for profile, rows in zip(profiles, stack, strict=False)]
-        for shift, stack in batches.items()
-    }  # fmt: skip
+    mine: dict[str, list[float]] = {shift: [] for shift in SHIFTS}
+    # By reference, whose frequencies are drawn once.
+    for number, rows in enumerate(references):
+        profile = build_embedding("embedding", rows, seed=number)
+        for shift in SHIFTS:
+            for batch in batches[shift][number : number + 1]:
+                mine[shift].append(discrepancy(profile, count_images(profile, batch)).p_value)
     theirs = measure([*peer("alibi"), "alibi-power", "batches.npz", str(permutations)])["printed"]
     found = {
         shift: {"ours": _share(mine[shift]), "alibi-detect": _share(theirs[shift]),

@@ -73,9 +73,9 @@ def measure(case: Case, rounds: int, seed: int) -> dict[str, Any]:
     count, epochs = max(1, round(STRETCH_S / step_s)), epochs_for(case, step_s, ROUND_S)
     found: list[tuple[Spent, Spent, Turns]] = []
     line: dict[str, float] = {}
-    for _ in range(rounds):
-        turns = Turns(steps, count)
-        _, line = ours(case, epochs, seed, group, turns)
+    for number in range(rounds):
+        turns = Turns(bare(case, seed + number, group.device), count)
+        _, line = ours(case, epochs, seed + number, group, turns)
         found.append((*turns.total(), turns))
     samples = epochs * len(case.tensors[0]) - case.batch_size  # without the first step, from which on it counts
     wall = statistics.median(mine.wall / theirs.wall - 1 for theirs, mine, _ in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 import sm_runtime
 from sm_runtime import optimizers
 from sm_runtime.ranks import Group
+from sm_runtime.sampler import shuffled
 from training_cases import Case
 
 #: Wall seconds of a stretch, about: short enough that a busy machine disturbs two neighbours alike, and a thousand
@@ -53,6 +55,7 @@ def settle() -> None:
 def bare(case: Case, seed: int, device: torch.device) -> Iterator[None]:
     """Train as anybody would without any of the runtime, for ever; every item is a step that is done.
 
+    The batches are those of ours, in the same order: they cost as much as their longest sample.
     In a group of processes, each has its part of every batch and DistributedDataParallel adds the gradients up.
     """
     torch.manual_seed(seed)
@@ -62,9 +65,9 @@ def bare(case: Case, seed: int, device: torch.device) -> Iterator[None]:
         model = DistributedDataParallel(network, gradient_as_bucket_view=True)
     optimizer = optimizers.make("adamw", network.parameters(), learning_rate=1e-3)
     tensors = [tensor.to(device) for tensor in case.tensors]
-    generator = torch.Generator(device).manual_seed(seed)
-    while True:
-        for chosen in torch.randperm(len(tensors[0]), device=device, generator=generator).split(case.batch_size):
+    order = shuffled(len(tensors[0]), seed)
+    for epoch in itertools.count():
+        for chosen in torch.from_numpy(order(epoch)).to(device).split(case.batch_size):
             mine = chosen.tensor_split(size)[rank] if size > 1 else chosen
             loss = case.loss(model, tuple(tensor.index_select(0, mine) for tensor in tensors)).mean()
             optimizer.zero_grad()
@@ -98,6 +101,7 @@ class Turns:
 
     def __call__(self, step: int, _: sm_runtime.Step) -> None:
         if self._watch is None:
+            run(self._steps, 1)
             self._all, self._watch = Watch(threads=True), Watch()
             return
         self._since += 1

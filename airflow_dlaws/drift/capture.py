@@ -23,7 +23,7 @@ from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.events import EventLedger, event_number, line_number_in_file, sampled
 from airflow_dlaws.drift.lines import capped_lines
 from airflow_dlaws.drift.profile import ReferenceProfile
-from airflow_dlaws.drift.progress import hour_after, hour_text
+from airflow_dlaws.drift.progress import LAST_HOUR, hour_text
 
 #: Enough that counting by columns pays, few enough that a file's rows are never all in memory.
 _LINES_AT_ONCE = 1000
@@ -140,6 +140,8 @@ class CaptureReader:
     since: datetime | None = None
     #: "yyyy/mm/dd/hh": requests answered before are too late, for the ledger may have forgotten them.
     open_from: str = ""
+    #: "yyyy/mm/dd/hh": the last hour that a clock which is right can say.
+    latest: str = LAST_HOUR
     #: The share of the requests to count; which ones depends on their event ids alone.
     sample: float = 1.0
     #: What was counted before; what is counted now is added to it.
@@ -148,7 +150,7 @@ class CaptureReader:
     def read(self, lines: Iterable[bytes | None], hour: str = "") -> TrafficCounts:
         """Count the lines of one file; None stands for a line that was too long to be read (lines.py).
 
-        :param hour: of the file's key. A request that says no time, or one after the next hour, is taken to be of it.
+        :param hour: of the file's key. A request that says no time, or one after `latest`, is taken to be of it.
         """
         counts = no_traffic(self.profile)
         for records, faults in self.batches(lines, hour):
@@ -185,8 +187,7 @@ class CaptureReader:
         if self.since and time and time < self.since:
             return Fault.BEFORE_MODEL
         answered = hour_text(time) if time else hour
-        # A file that is begun in an hour may have requests of the next; what is later than that is a wrong clock.
-        if hour and answered > hour_after(hour):
+        if hour and answered > self.latest:
             answered = hour
         if answered < self.open_from:
             return Fault.TOO_LATE
@@ -222,12 +223,18 @@ def read_capture(
     hour: str = "",
     since: datetime | None = None,
     open_from: str = "",
+    latest: str = LAST_HOUR,
     sample: float = 1.0,
     ledger: EventLedger | None = None,
 ) -> TrafficCounts:
     """Count a captured file that comes in pieces of any size; see :class:`CaptureReader` for the parameters."""
     reader = CaptureReader(
-        profile=profile, since=since, open_from=open_from, sample=sample, ledger=ledger or EventLedger()
+        profile=profile,
+        since=since,
+        open_from=open_from,
+        latest=latest,
+        sample=sample,
+        ledger=ledger or EventLedger(),
     )
     return reader.read(capped_lines(pieces), hour)
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from airflow_dlaws.drift.readiness import lost_rows
 from airflow_dlaws.errors import SpecificationError
@@ -20,6 +19,8 @@ FORMAT = "dlaws-drift-state/2"
 _PREFIX = "dlaws-drift-state/"
 _HOUR_FORMAT = "%Y/%m/%d/%H"
 _HOUR_LENGTH = len("yyyy/mm/dd/hh")
+#: Of all that a datetime can say.
+LAST_HOUR = "9999/12/31/23"
 
 #: A file may wait so long for company before a worker is started for it.
 PATIENCE = timedelta(minutes=15)
@@ -101,15 +102,6 @@ def _counts(document: dict[str, object], name: str) -> dict[str, int]:
 def hour_text(time: datetime) -> str:
     """Return the hour of a UTC time as capture keys have it."""
     return f"{time.year:04d}/{time:%m/%d/%H}"
-
-
-@lru_cache(maxsize=64)  # asked for each request of a file
-def hour_after(hour: str) -> str:
-    """Return the hour after one, both as texts; of what is no hour, itself."""
-    try:
-        return hour_text(datetime.strptime(hour, _HOUR_FORMAT) + timedelta(hours=1))
-    except (ValueError, OverflowError):
-        return hour
 
 
 def hour_key(key: str) -> str:

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 from airflow_dlaws.drift.capture import CaptureReader
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.events import EventLedger
 from airflow_dlaws.drift.lines import capped_lines
 from airflow_dlaws.drift.profile import ReferenceProfile
-from airflow_dlaws.drift.progress import CaptureFile, Progress, hour_key, unread
+from airflow_dlaws.drift.progress import CaptureFile, Progress, hour_key, hour_text, unread
 from airflow_dlaws.drift.state import DriftState
 from airflow_dlaws.storage import ObjectStore, S3Uri
+
+#: Clocks of workers and endpoints agree to seconds; an hour is none of anybody's making but a wrong clock's.
+_CLOCK_ERROR = timedelta(hours=1)
 
 
 class CapturedTraffic:
@@ -34,7 +38,13 @@ class CapturedTraffic:
         self._store, self._capture, self._ledgers = store, capture, ledgers
 
     def count(
-        self, profile: ReferenceProfile, state: DriftState, files: Iterable[CaptureFile], *, sample: float
+        self,
+        profile: ReferenceProfile,
+        state: DriftState,
+        files: Iterable[CaptureFile],
+        *,
+        now: datetime,
+        sample: float,
     ) -> tuple[TrafficCounts, dict[str, str]]:
         """Count what is new in these files; return the counts and the ledgers of the state after them, written.
 
@@ -42,7 +52,12 @@ class CapturedTraffic:
         """
         ledger = EventLedger(lambda hour: self._load(state.ledgers, hour))
         reader = CaptureReader(
-            profile=profile, since=state.since, open_from=state.open_from, sample=sample, ledger=ledger
+            profile=profile,
+            since=state.since,
+            open_from=state.open_from,
+            latest=hour_text(now + _CLOCK_ERROR),
+            sample=sample,
+            ledger=ledger,
         )
         counts = no_traffic(profile)
         for file in files:

@@ -196,7 +196,7 @@ class DriftWatch:
     def _read(self, state: DriftState, etag: str | None, files: list[CaptureFile], now: datetime) -> DriftState | None:
         """Return the state after the files were counted; None where another sensor has got further meanwhile."""
         try:
-            counts, ledgers = self._traffic.count(self._profile, state, files, sample=self._sample)
+            counts, ledgers = self._traffic.count(self._profile, state, files, now=now, sample=self._sample)
         except ServiceRefused:
             if self._load()[1] == etag:
                 raise

@@ -187,14 +187,15 @@ def write_river(calibration: Sequence[Stream], streams: Sequence[Stream], target
 def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return median, restricted mean and share found of the delays of one detector."""
     out: dict[str, Any] = {key: value for key, value in found.items() if key != "delays"}
-    for name, delays in found["delays"].items():
-        capped = np.array([AFTER if delay is None else delay for delay in delays])
-        seen = np.mean([delay is not None for delay in delays])
+    for name in SHIFTS:
+        delays = found["delays"].get(name, [])  # none where every run alarmed before the change
+        capped = np.array([AFTER if delay is None else delay for delay in delays] or [AFTER], float)
+        seen = sum(delay is not None for delay in delays) / max(1, len(delays))
         out[name] = {
             "median": float(np.median(capped)),
             "mean": round(float(capped.mean()), 1),
-            "error": round(float(capped.std(ddof=1)) / math.sqrt(len(capped)), 1),
-            "found": round(float(seen), 3),
+            "error": round(float(capped.std()) / math.sqrt(len(capped)), 1),
+            "found": round(seen, 3),
             "runs": len(delays),
         }
     return out

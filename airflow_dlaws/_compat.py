@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from airflow import __version__ as _airflow_version
@@ -70,6 +70,19 @@ def without_null_outputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, "post_execute": leave_out_nulls}
 
 
+def follow_only(context: Context, task_ids: str | Iterable[str]) -> None:
+    """Skip what is directly downstream of the task, but for the named tasks and task groups.
+
+    Ends the task at once, as success; returns only where nothing is to be skipped.
+    """
+    try:  # 3.3 and later
+        from airflow.sdk.bases.branch import BranchMixIn
+    except ImportError:
+        from airflow.providers.standard.operators.branch import BranchMixIn  # type: ignore[no-redef]
+    chosen = [task_ids] if isinstance(task_ids, str) else list(task_ids)
+    BranchMixIn().do_branch(context, chosen or None)  # type: ignore[no-untyped-call]
+
+
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run blocking code of a trigger in a thread where it may also ask Airflow for connections.
 
@@ -123,6 +136,6 @@ __all__ = [
     "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
     "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Asset",
     "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param",
-    "PokeReturnValue", "TriggerEvent", "cancelled_by_user", "deployment_url", "in_thread", "push_xcom",
+    "PokeReturnValue", "TriggerEvent", "cancelled_by_user", "deployment_url", "follow_only", "in_thread", "push_xcom",
     "without_null_outputs",
 ]  # fmt: skip

@@ -145,6 +145,27 @@ class ObjectStore:
             file.write(piece)
         return _version(uri, answer)
 
+    def download_version(self, version: ObjectVersion, file: IO[bytes]) -> bool:
+        """Copy the very bytes that were noted into an open file; tell whether they could still be had.
+
+        By version id where there is one; else the object must still have the entity tag.
+
+        :raises ServiceRefused: the object or its bucket does not exist, or may not be read.
+        """
+        uri = S3Uri.parse(version.uri)
+        if version.version_id:
+            answer = self._ask(self._client.get_object, uri, VersionId=version.version_id)
+        else:
+            try:
+                answer = self._client.get_object(Bucket=uri.bucket, Key=uri.key, IfMatch=f'"{version.etag}"')
+            except ClientError as error:
+                if _code(error) in {"PreconditionFailed", "412"}:
+                    return False
+                raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+        for piece in answer["Body"].iter_chunks(_PIECE):
+            file.write(piece)
+        return True
+
     def read_json(self, uri: S3Uri) -> Any:
         """Return the JSON document stored at `uri`."""
         return json.loads(self.read(uri))
@@ -167,9 +188,9 @@ class ObjectStore:
         """Replace an object only if it still has `etag`; return whether it was replaced (S3 `If-Match`)."""
         return self._conditional_put(uri, body, IfMatch=etag)
 
-    def _ask(self, operation: Callable[..., Any], uri: S3Uri) -> dict[str, Any]:
+    def _ask(self, operation: Callable[..., Any], uri: S3Uri, **members: str) -> dict[str, Any]:
         try:
-            return dict(operation(Bucket=uri.bucket, Key=uri.key))
+            return dict(operation(Bucket=uri.bucket, Key=uri.key, **members))
         except ClientError as error:
             raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
 

@@ -1,16 +1,17 @@
 """Watch an endpoint's captured traffic, and emit the drift asset when it has left the model's reference.
 
 The run waits slot-free for up to a day; drift ends it green with the report and an asset event that starts
-`retrain_on_drift`; a day without drift ends it skipped, and the next run goes on with the same evidence. Copy this
-file, and set the knobs below or the environment variables they read.
+`retrain_on_drift`, and `tell` says what the drift costs; a day without drift ends it skipped, and the next run goes on
+with the same evidence. Copy this file, and set the knobs below or the environment variables they read.
 """
 
 from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta
+from typing import Any
 
-from airflow.sdk import Asset, Param, dag
+from airflow.sdk import Asset, Param, dag, task
 
 from airflow_dlaws.sensors.drift import DriftSensor
 
@@ -20,6 +21,24 @@ POLL_SECONDS = float(os.environ.get("DLAWS_POLL_SECONDS", "60"))
 
 #: The same name stands in retrain_on_drift.py: this is how one DAG starts the other.
 DRIFT = Asset("flight-delays-drift")
+
+
+@task
+def tell(summary: dict[str, Any]) -> str:
+    """Say how urgent it is. This is the place for a message to whoever is on call."""
+    accuracy = summary["estimated_accuracy"]
+    if accuracy is None:
+        cost = "what it costs in accuracy is not known (the reference has no calibration)"
+    else:
+        now, before = (
+            f"{accuracy['estimate']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})",
+            accuracy["reference"],
+        )
+        urgent = "URGENT" if accuracy["high"] < before else "no clear loss"
+        cost = f"{urgent}: accuracy is estimated at {now}, after {before:.1%} on the reference"
+    message = f"{summary['endpoint_name']} has drifted; {cost}. {summary['report_html_uri']}"
+    print(message)  # noqa: T201  # a task's log
+    return message
 
 
 @dag(
@@ -59,8 +78,8 @@ DRIFT = Asset("flight-delays-drift")
     doc_md=__doc__,
 )
 def monitor_endpoint() -> None:
-    """One sensor, one asset."""
-    DriftSensor(
+    """One sensor, one asset, one message."""
+    watch = DriftSensor(
         task_id="watch_for_drift",
         endpoint_name="{{ params.endpoint_name }}",
         state_s3_uri="s3://{{ params.bucket }}/drift",
@@ -71,6 +90,7 @@ def monitor_endpoint() -> None:
         timeout=timedelta(days=1).total_seconds(),
         outlets=[DRIFT],
     )
+    tell(watch.output)
 
 
 monitor_endpoint()

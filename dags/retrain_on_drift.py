@@ -1,5 +1,7 @@
 """Validate, train, evaluate, register and roll out a flight-delay model: on drift, on a calendar, by hand, by backfill.
 
+A run that drift has started shows the sensor's event: report, columns, and what the drift costs in accuracy.
+
 The newest month, or the last one of the run's data interval, compares challenger and champion; the months before it
 train the challenger. One that is not better is not deployed: the last tasks are skipped. Neither is a backfill's,
 unless it is asked to. Copy this file, set the knobs or their variables.

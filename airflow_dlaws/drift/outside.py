@@ -205,7 +205,7 @@ def conclude(verdict: DriftVerdict, findings: Sequence[OutsideFinding], *, has_d
     deciding = [each for each in findings if each.decides or not has_data]
     crossed = [each for each in deciding if each.outcome is OutsideOutcome.CROSSED]
     silent = [each for each in deciding if each.outcome is OutsideOutcome.SILENT]
-    own = [verdict.reason] if has_data else []
+    own = [verdict.reason.rstrip(".")] if has_data else []
     if verdict.is_drift or crossed:
         return DriftOutcome.DRIFT, ". ".join([*own, *(each.sentence for each in crossed)])
     if silent:

@@ -41,7 +41,8 @@ _FAMILIES = {
     Family.EMBEDDING: ("embeddings", "maximum mean discrepancy"),
 }
 
-_FAULTS = {
+#: What each kind of fault means.
+FAULTS = {
     "line_too_long": "longer than any captured request can be",
     "bad_json": "a line that is no JSON",
     "not_a_capture": "JSON that is no captured request",
@@ -53,10 +54,18 @@ _FAULTS = {
     "unknown_content_type": "a content type other than CSV and JSON",
     "unknown_json_layout": "JSON that holds no rows in a known place",
     "wrong_column_count": "a row with more or fewer columns than the reference: has the schema changed?",
+    "no_known_column": "a row by names, none of which the reference has: has the schema changed?",
+    "unknown_column": "a row by names with some that the reference has not; the others are used",
+    "header_row": "a first row with the names of the columns",
     "row_count_mismatch": "a response with another number of rows than its request",
     "not_a_number": "a text in a numeric column, counted as missing",
+    "nested_value": "a list or an object where a number or a text is due, counted as missing",
     "no_time": "no time of the inference",
+    "no_event_id": "no event id, so that a second delivery is known by its content and place alone",
     "before_model": "answered before this model was in service",
+    "too_late": "delivered so late that it may have been counted already",
+    "duplicate": "delivered once more, and counted the first time",
+    "sampled_out": "left out, because a sample was asked for",
 }
 
 
@@ -300,7 +309,7 @@ def _traffic(report: DriftReport) -> Iterable[str]:
         told = [
             (
                 kind,
-                _FAULTS.get(kind, ""),
+                FAULTS.get(kind, ""),
                 f"{count:,}",
                 "the row or request" if kind in LOSING_ROWS else "at most a value",
             )

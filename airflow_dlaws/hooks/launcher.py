@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.launchers.batch import ENGINE as BATCH
 from airflow_dlaws.launchers.batch import BatchLauncher
+from airflow_dlaws.launchers.processing import ENGINE as PROCESSING
+from airflow_dlaws.launchers.processing import ProcessingLauncher
 from airflow_dlaws.launchers.protocol import Launcher
 from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
@@ -39,6 +41,7 @@ ENGINES: dict[str, Callable[[Connections], Launcher[Any]]] = {
     SWEEP: lambda connections: SweepLauncher(connections.client),
     TUNING: lambda connections: TuningLauncher(connections.client),
     TRANSFORM: lambda connections: TransformLauncher(connections.client),
+    PROCESSING: lambda connections: ProcessingLauncher(connections.client),
     SLURM: lambda connections: SlurmLauncher(connections.client, connections.shell),
 }
 

@@ -23,6 +23,7 @@ from airflow_dlaws.launchers.found_service_jobs import ServiceJobFinder
 from airflow_dlaws.launchers.found_slurm_jobs import KIND as SLURM
 from airflow_dlaws.launchers.found_slurm_jobs import SlurmJobFinder, cluster_of, need_shell
 from airflow_dlaws.launchers.job_tags import DIGEST_TAG
+from airflow_dlaws.launchers.processing import ProcessingLauncher
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sagemaker_jobs import SageMakerJobs
 from airflow_dlaws.launchers.shell import Shell
@@ -71,6 +72,14 @@ _KINDS = (
         rows="TransformJobSummaries",
         status="TransformJobStatus",
         resources=("TransformResources",),
+    ),
+    _Kind(
+        name="processing",
+        launcher=ProcessingLauncher,
+        pages=lambda sagemaker: sagemaker.get_paginator("list_processing_jobs"),
+        rows="ProcessingJobSummaries",
+        status="ProcessingJobStatus",
+        resources=("ProcessingResources", "ClusterConfig"),
     ),
     _Kind(
         name="tuning",

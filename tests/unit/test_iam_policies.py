@@ -176,7 +176,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
     # These actions know no resources: Service Authorization Reference.
     without_resources = {
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
-        "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs",
+        "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs", "sagemaker:ListProcessingJobs",
         "batch:DescribeJobQueues", "batch:DescribeServiceJob", "batch:ListServiceJobs",
         "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs",
         "ssm:GetCommandInvocation",

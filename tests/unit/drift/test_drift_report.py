@@ -8,6 +8,7 @@ import pytest
 from captured_traffic import capture_file, healthy_rows
 
 from airflow_dlaws.drift.accuracy import AccuracyEstimate
+from airflow_dlaws.drift.body import Fault
 from airflow_dlaws.drift.build import build_profile
 from airflow_dlaws.drift.capture import count_capture
 from airflow_dlaws.drift.outside import MetricRule, judge_metric
@@ -19,7 +20,7 @@ from airflow_dlaws.drift.report import (
     reference_tables,
     summarise,
 )
-from airflow_dlaws.drift.report_page import as_html
+from airflow_dlaws.drift.report_page import FAULTS, as_html
 from airflow_dlaws.drift.sequence import Evidence, advance, judged_together
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import Look
@@ -135,6 +136,10 @@ def test_too_few_rows_are_inconclusive_and_no_clean_bill(profile):
     page = Page(as_html(report_on(profile, healthy(profile, rows=50)), profile))
     assert "Inconclusive: flights" in page.words
     assert "Nothing: the traffic is as the reference." not in page.words
+
+
+def test_every_fault_has_words_for_a_person():
+    assert set(FAULTS) == {fault.value for fault in Fault}
 
 
 def test_the_looks_before_are_told_with_what_they_spent(report, profile):

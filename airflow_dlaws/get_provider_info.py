@@ -36,6 +36,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_dlaws.operators.registry",
                     "airflow_dlaws.operators.rollout",
                     "airflow_dlaws.operators.batch_inference",
+                    "airflow_dlaws.operators.drift",
                 ],
             }
         ],

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from airflow_dlaws.drift.counts import no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile, parse_profile
 from airflow_dlaws.drift.progress import CaptureFile, Progress, begins_an_hour, of_one_hour, parse_progress
 from airflow_dlaws.drift.readiness import ready_to_look
-from airflow_dlaws.drift.report import DriftReport, reference_tables, summarise
+from airflow_dlaws.drift.report import DriftReport, event_extra, reference_tables, summarise
 from airflow_dlaws.drift.report_page import as_html
 from airflow_dlaws.drift.sequence import advance, judged_together
 from airflow_dlaws.drift.settings import DriftSettings
@@ -256,19 +256,6 @@ class DriftWatch:
 def found_by(state: DriftState, owner: str) -> bool:
     """Tell whether this task instance has found the drift that the state tells of."""
     return state.alarm is not None and state.alarm.owner == owner
-
-
-def event_extra(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of a summary what asset events carry, those of a sensor's outlets and those of a watcher."""
-    return {
-        "endpoint_name": summary["endpoint_name"],
-        "report_uri": summary["report_uri"],
-        "report_html_uri": summary["report_html_uri"],
-        "features": [feature["name"] for feature in summary["features"]],
-        "window_from": summary["window_from"],
-        "window_to": summary["window_to"],
-        "rows": summary["rows"],
-    }
 
 
 def read_state(store: ObjectStore, uri: S3Uri) -> tuple[DriftState, str] | None:

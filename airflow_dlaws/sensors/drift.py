@@ -16,10 +16,11 @@ from airflow_dlaws._compat import (
     PokeReturnValue,
 )
 from airflow_dlaws.drift.readiness import unreadable
+from airflow_dlaws.drift.report import event_extra
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.state import LATE_HOURS, DriftState, told_so_far, without_new_drift
 from airflow_dlaws.errors import Inconclusive, OutcomeUnacceptable, SpecificationError
-from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, event_extra, found_by, watched_model
+from airflow_dlaws.hooks.drift import DriftWatch, WatchedModel, found_by, watched_model
 from airflow_dlaws.hooks.task import airflow_errors, identity_of
 from airflow_dlaws.jobs.identity import digest_of
 from airflow_dlaws.jobs.wire import to_json

@@ -144,7 +144,7 @@ def _parquet(file: IO[bytes], where: str, wanted: Sequence[str]) -> Iterator[Chu
         from pyarrow.lib import ArrowException
     except ImportError as error:
         raise SpecificationError(
-            f"reading {where} needs pyarrow on the worker (airflow-dlaws[validation] brings it): {error}"
+            f"reading {where} needs pyarrow where the check runs (airflow-dlaws[validation] brings it): {error}"
         ) from error
     try:
         table = parquet.ParquetFile(file)

@@ -22,7 +22,8 @@ from airflow_dlaws.errors import OutcomeUnacceptable, SpecificationError
 
 #: Enough that counting by columns pays; a thousand columns of a chunk are some hundred megabytes at most.
 ROWS_AT_ONCE = 10_000
-#: A field or line longer than this is no value of a table; without a limit one of them could fill the memory.
+#: A line of JSON longer than this is no row of a table; without a limit it could fill the memory. A field of CSV may have
+#: 131,072 characters, which is the reader's own limit, and one for the whole process.
 _LONGEST = 16 * 1024 * 1024
 
 Chunk = Mapping[str, Sequence[object]]
@@ -80,7 +81,6 @@ def _csv(
 ) -> Iterator[Chunk]:
     # Bytes that are no UTF-8 spoil the values they stand in, not the file.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-    csv.field_size_limit(_LONGEST)
     rows = _csv_rows(csv.reader(text), faults)
     header = list(names) if names is not None else [name.strip() for name in next(rows, [])]
     if names is None and not header:

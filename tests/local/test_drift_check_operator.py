@@ -7,7 +7,6 @@ import json
 import uuid
 from datetime import UTC, datetime, timedelta
 
-import drift_table as tables
 import pytest
 from airflow.sdk import DAG, Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
@@ -16,6 +15,7 @@ from captured_traffic import captured, lines
 from running_task import RunningTask, aws_environment
 from serving import ROLE
 
+import drift_table as tables
 from airflow_dlaws.data.snapshot import DataSnapshot, publish
 from airflow_dlaws.drift.report import DriftReport, DriftSummary
 from airflow_dlaws.errors import SpecificationError

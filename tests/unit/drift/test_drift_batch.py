@@ -8,10 +8,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
-import drift_table as tables
 import pytest
 from captured_traffic import captured, lines
 
+import drift_table as tables
 from airflow_dlaws.drift.batch import BatchFindings, BatchPlan, check
 from airflow_dlaws.drift.container import ORDER, REFERENCE, VERDICT, order_document
 from airflow_dlaws.drift.labels import Labelled, LabelPlan, Labels

@@ -22,8 +22,8 @@ from airflow_dlaws.errors import OutcomeUnacceptable, SpecificationError
 
 #: Enough that counting by columns pays; a thousand columns of a chunk are some hundred megabytes at most.
 ROWS_AT_ONCE = 10_000
-#: A line of JSON longer than this is no row of a table; without a limit it could fill the memory. A field of CSV may have
-#: 131,072 characters, which is the reader's own limit, and one for the whole process.
+#: A line of JSON longer than this is no row of a table; without a limit it could fill the memory. A field of CSV may
+#: have 131,072 characters: the limit of Python's reader, which is one for the whole process.
 _LONGEST = 16 * 1024 * 1024
 
 Chunk = Mapping[str, Sequence[object]]

@@ -15,8 +15,8 @@ from airflow_dlaws.jobs.reference import JobReference, JobStatus
 class FoundJob:
     """A job of this package.
 
-    :param kind: "training", "transform", "processing", "tuning", "trial" of a sweep, "queued" with AWS Batch, "slurm" on
-        a cluster.
+    :param kind: "training", "transform", "processing", "tuning", "trial" of a sweep, "queued" with AWS Batch, "slurm"
+        on a cluster.
     :param claim: whose it says it is; None where its tags cannot be read.
     :param machines: such as "2 x ml.g5.xlarge"; "?" where the request says it in a way not known here.
     :param instance_count: machines at the same time, 0 if not known.

@@ -28,9 +28,6 @@ _MOST_ROWS, _LEAST_ROWS = 1 << 17, 1 << 10
 #: Without it, Arrow reads whole column chunks; a row group may be the whole file.
 _PARQUET_BUFFER = 1 << 16
 
-#: A field longer than this is no value of a table.
-_LONGEST_FIELD = 16 * 1024 * 1024
-
 SUFFIXES = (".parquet", ".csv", ".npy", ".npz")
 
 
@@ -161,7 +158,6 @@ class CsvTable(Table):
         self.texts = self._not_numbers()
 
     def _open(self) -> Any:
-        csv.field_size_limit(_LONGEST_FIELD)
         return self._path.open(encoding="utf-8-sig", errors="replace", newline="")
 
     def _not_numbers(self) -> frozenset[str]:

@@ -11,8 +11,9 @@ Each is a test of its own, because a few rows of something new, or one class tha
 and invisible to one that looks at the whole distribution. Tests are grouped in families that share the alpha of a
 decision (drift/verdict.py).
 
-The effect of a distribution, and of a rate, is the population stability index (PSI) of the tested table, over about ten
-cells as its customary thresholds assume. That of a tail is the share of rows that joined it.
+The effect of a distribution is the population stability index (PSI) over about ten cells, as its customary thresholds
+assume, less what chance alone gives it; that of a rate is the index of its two cells; that of a tail is the share of
+rows that joined it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from airflow_dlaws.drift.counts import FeatureCounts
 from airflow_dlaws.drift.statistics import (
     exact_two_sided,
     exact_upper_tail,
+    excess_index,
     homogeneity_test,
     kolmogorov_smirnov,
     stability_index,
@@ -185,7 +187,7 @@ def _distribution(profile: FeatureProfile, current: FeatureCounts, family: Famil
         statistic=statistic,
         degrees_of_freedom=degrees,
         p_value=p_value,
-        effect=stability_index(reference, current.cells),
+        effect=excess_index(reference, current.cells),
     )
 
 
@@ -202,7 +204,7 @@ def _one_category(profile: CategoricalProfile, current: FeatureCounts, family: F
     named = f" is {labels[at]!r}" if tests else " of any category"
     test = _of_share(profile.name, Aspect.CATEGORY, hits, (reference[at] if tests else 0, reference_rows), 1.0, named)
     # The effect is the column's: a class that is gone lifts the others, and what matters is the whole of it.
-    effect = stability_index(reference, current.cells)
+    effect = excess_index(reference, current.cells)
     return dataclasses.replace(test, family=family, p_value=min(1.0, p_value * len(labels)), effect=effect)
 
 
@@ -234,7 +236,7 @@ def _coarse_index(reference: tuple[int, ...], current: FeatureCounts) -> float:
     cells[0] += current.below
     cells[-1] += current.above
     ends = _coarse_ends(reference)
-    return stability_index(_between(reference, ends), _between(cells, ends))
+    return excess_index(_between(reference, ends), _between(cells, ends))
 
 
 def _between(cells: Sequence[int], ends: tuple[int, ...]) -> list[int]:

@@ -119,8 +119,10 @@ def _buckets(name: str, kll: Mapping[str, Any], present: int) -> tuple[list[floa
     _check(bool(buckets), where, "there must be at least one")
     lower, upper = ([_number(where, item.get(key)) for item in buckets] for key in ("lower_bound", "upper_bound"))
     bounds = [*lower, upper[-1]]
+    # Between two floats that are neighbours there is no third: the first or the last bucket may have no width.
     _check(
-        all(left < right for left, right in itertools.pairwise(bounds))
+        all(left < right for left, right in itertools.pairwise(bounds[1:-1]))
+        and bounds == sorted(bounds)
         and all(math.isclose(end, start, abs_tol=1e-12) for end, start in zip(upper, lower[1:], strict=False)),
         where,
         f"must increase, each beginning where the one before ends; they are {list(zip(lower, upper, strict=True))}",

@@ -272,7 +272,7 @@ def _method(report: DriftReport) -> Iterable[str]:
     settings, verdict = report.settings, report.verdict
     yield (
         "A column is called drifted where a test is significant and its effect is large: a population stability index "
-        f"(PSI) of at least {settings.min_effect:g} (of an answer half of it), or "
+        f"(PSI) of at least {settings.min_effect:g} (of an answer two fifths of it), or "
         f"{settings.min_tail:.0%} more rows of a kind that the reference "
         "hardly has."
     )

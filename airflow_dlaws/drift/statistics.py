@@ -193,6 +193,19 @@ def stability_index(reference: Sequence[int], current: Sequence[int]) -> float:
     return sum((a - e) * math.log(a / e) for e, a in zip(expected, actual, strict=True))
 
 
+def excess_index(reference: Sequence[int], current: Sequence[int]) -> float:
+    """Return how much of the stability index is more than two samples of one distribution show; at least 0.
+
+    Two such samples of n and m rows in k cells have an index of (k - 1)(1/n + 1/m) on average (Yurdakul 2018). Left in,
+    a threshold would mean less the smaller the sample: more data would find fewer changes.
+    """
+    rows, others = sum(reference), sum(current)
+    if not rows or not others:
+        return 0.0
+    cells = sum(1 for left, right in zip(reference, current, strict=True) if left or right)
+    return max(0.0, stability_index(reference, current) - (cells - 1) * (1 / rows + 1 / others))
+
+
 def _smoothed(counts: Sequence[int]) -> list[float]:
     total = sum(counts) + PSI_SMOOTHING * len(counts)
     return [(count + PSI_SMOOTHING) / total for count in counts]

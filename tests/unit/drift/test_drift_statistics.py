@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 import scipy.stats as oracle
@@ -9,6 +10,7 @@ from airflow_dlaws.drift.statistics import (
     chi_square_tail,
     exact_two_sided,
     exact_upper_tail,
+    excess_index,
     holm,
     homogeneity_test,
     stability_index,
@@ -96,3 +98,21 @@ def test_holm_rejects_at_least_what_bonferroni_rejects(p_values):
 def test_holm_of_a_known_example():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.01, 0.04], tests=3) == holm([0.01, 0.04, 1.0])[:2]
+
+
+@pytest.mark.parametrize("rows", [50, 200, 1000, 10_000])
+def test_the_excess_index_of_no_change_does_not_depend_on_the_size_of_the_sample(rows):
+    random_ = random.Random(rows)
+    cells = 10
+
+    def sample(size):
+        found = [0] * cells
+        for _ in range(size):
+            found[random_.randrange(cells)] += 1
+        return found
+
+    plain, excess = zip(*((stability_index(*pair), excess_index(*pair)) for pair in [
+        (sample(1000), sample(rows)) for _ in range(200)]), strict=True)  # fmt: skip
+    by_chance = (cells - 1) * (1 / rows + 1 / 1000)
+    assert sum(plain) / len(plain) == pytest.approx(by_chance, rel=0.3)
+    assert sum(excess) / len(excess) < by_chance / 2

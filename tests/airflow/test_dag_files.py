@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import subprocess
 import sys
@@ -33,6 +34,12 @@ def measure(path: Path) -> dict[str, object]:
     done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bytecode() -> None:
+    """Compile the package, as pip does where it is installed: an editable install may run without bytecode."""
+    compileall.compile_dir(ROOT / "airflow_dlaws", quiet=2)
 
 
 @pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.stem)

@@ -9,9 +9,10 @@ tables      a reference of 1,000,000 x 25 (20 numbers, 5 categories) and 100,000
 embeddings  10,000 x 512 against 10,000 x 512, float32: ours, and alibi-detect's MMD with permutations
 power       false alarms and power of both on small batches of five shifts, each batch with a reference of its own
 
-CPU is user + system of the whole process with its imports, memory its peak (wait4); the median of several runs, one for
-peers that take minutes. Each peer has a virtual environment of its own under .dlaws, made at the first run. Exits 1
-where a figure misses its bar. Takes about fifteen minutes of CPU, nearly all of it alibi-detect's and Evidently's.
+CPU is user + system of the whole process with its imports, memory its peak (wait4, from a small process); the median of
+several runs, one for peers that take minutes. Each peer has a virtual environment of its own under .dlaws, made at the
+first run. Exits 1 where a figure misses its bar. Takes about fifteen minutes of CPU, nearly all of it alibi-detect's
+and Evidently's.
 """
 
 from __future__ import annotations
@@ -54,21 +55,32 @@ HEALTHY, SHIFTED, BATCH, REFERENCE = 100, 40, 100, 300
 RUNS = 5
 
 
+#: Starts the program and waits for it. A process's peak memory includes that of the process it was forked from, and
+#: this one has made the data: a small one stands between.
+_BETWEEN = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss / 1024], file)
+"""
+
+
 def measure(command: list[str], runs: int = 1) -> dict[str, Any]:
     """Run a program several times; return its median CPU seconds, peak megabytes, and what it printed last."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     cpu, peak, text = [], [], ""
     for _ in range(runs):
-        with tempfile.TemporaryFile("w+") as out:
-            process = subprocess.Popen(command, stdout=out, cwd=HOME, env=environment)
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            out.seek(0)
-            text = out.read()
-        if process.returncode not in (0, 1):
-            raise SystemExit(f"{command} ended with {process.returncode}")
-        cpu.append(used.ru_utime + used.ru_stime)
-        peak.append(used.ru_maxrss / 1024)
+        with tempfile.NamedTemporaryFile("r") as used:
+            between = [sys.executable, "-S", "-c", _BETWEEN, used.name, *command]
+            text = subprocess.run(
+                between, stdout=subprocess.PIPE, text=True, cwd=HOME, env=environment, check=True
+            ).stdout
+            code, seconds, megabytes = json.load(used)
+        if code not in (0, 1):
+            raise SystemExit(f"{command} ended with {code}")
+        cpu.append(seconds)
+        peak.append(megabytes)
     return {
         "cpu_s": round(statistics.median(cpu), 3), "peak_mb": round(statistics.median(peak), 1), "runs": runs,
         "printed": _last_line(text),

@@ -55,8 +55,10 @@ def open_table(path: Path) -> Table:
     :raises SpecificationError: there is no such file, or it is none of the known kinds.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES or not path.is_file():
-        raise SpecificationError(f"{path} is no file that ends in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise SpecificationError(f"there is no file {path}")
+    if suffix not in SUFFIXES:
+        raise SpecificationError(f"{path} is no table: its name must end in {', '.join(SUFFIXES)}")
     if suffix == ".parquet":
         return ParquetTable(path)
     return CsvTable(path) if suffix == ".csv" else NumpyTable(path)

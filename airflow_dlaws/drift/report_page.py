@@ -73,7 +73,7 @@ def as_html(report: DriftReport, profile: ReferenceProfile) -> str:
     """Return the report as a self-contained page."""
     title, tone = _TITLES[report.conclusion]
     return page(
-        f"{title}: {report.endpoint_name}",
+        f"{title}: {report.endpoint_name or ', '.join(report.sources)}",
         report.sentence or report.verdict.reason,
         tiles(_figures(report)),
         section("What to do", *(paragraph(text) for text in _advice(report))),

@@ -252,14 +252,28 @@ def test_metrics_that_cannot_be_read_take_the_rollout_back(served: RolloutBench)
     before = served.live_config()
     operator = HastyOperator(**served.arguments(served.package("green"), wait_seconds=30))
 
-    def refuse(**_: object) -> None:
-        raise EndpointConnectionError(endpoint_url="monitoring")
+    def refuse_while_it_moves(**_: object) -> None:
+        if served.describe()["EndpointStatus"] != "InService":
+            raise EndpointConnectionError(endpoint_url="monitoring")
 
-    operator.aws.client("cloudwatch").meta.events.register("before-call.cloudwatch.GetMetricData", refuse)
+    events = operator.aws.client("cloudwatch").meta.events
+    events.register("before-call.cloudwatch.GetMetricData", refuse_while_it_moves)
     with Traffic(served.aws, served.name), pytest.raises(AirflowFailException, match="could not be measured"):
         operator.execute(RolloutTask().context)
     assert served.live_config() == before
     served.assert_tidy()
+
+
+def test_a_rollout_that_could_not_be_measured_is_not_begun(served: RolloutBench) -> None:
+    before, operator = served.live_config(), served.operator(served.package("green"))
+
+    def refuse(**_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="monitoring")
+
+    operator.aws.client("cloudwatch").meta.events.register("before-call.cloudwatch.GetMetricData", refuse)
+    with pytest.raises(AirflowException, match="cannot read the metrics"):
+        operator.execute(RolloutTask().context)
+    assert served.live_config() == before
 
 
 class HastyOperator(BlueGreenRolloutOperator):

@@ -65,14 +65,15 @@ class AwsClients:
         return str(self.client("sagemaker").meta.region_name)
 
     def _hook(self, service: str) -> Any:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
         from botocore.config import Config
+
+        from airflow_dlaws.hooks.sessions import hook_class
 
         connection = self.connection
         options = {"retries": _RETRIES, **(connection.botocore_config or {})}
         if service == "pricing":
             options |= _HASTE
-        return AwsBaseHook(
+        return hook_class()(
             aws_conn_id=connection.aws_conn_id,
             client_type=service,
             region_name=PRICING_REGION if service == "pricing" else connection.region_name,

@@ -1,0 +1,34 @@
+"""Times of AWS answers are those that botocore reads, in UTC, at less cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from botocore.utils import parse_timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_dlaws.hooks.sessions import hook_class, parsed_time
+
+
+@given(st.floats(0, 4e9) | st.integers(0, 4_000_000_000))
+def test_seconds_are_read_as_botocore_reads_them(seconds: float) -> None:
+    assert parsed_time(seconds) == parse_timestamp(seconds)
+    assert parsed_time(seconds).tzinfo is UTC
+
+
+@pytest.mark.parametrize("text", ["2026-11-28T21:00:00Z", "Sat, 28 Nov 2026 21:00:00 GMT", "1795900000", 1e11])
+def test_everything_else_is_left_to_botocore(text: object) -> None:
+    assert parsed_time(text) == parse_timestamp(text)
+
+
+def test_clients_of_the_hook_parse_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    session = hook_class()(aws_conn_id=None, client_type="sagemaker", region_name="us-east-1").get_session()
+    parser = session._session.get_component("response_parser_factory").create_parser("json")
+    shape = session.client("sagemaker", aws_access_key_id="a", aws_secret_access_key="b").meta.service_model
+    shape = shape.operation_model("DescribeTrainingJob").output_shape
+    found = parser.parse({"body": b'{"CreationTime": 1795900000.25}', "headers": {}, "status_code": 200}, shape)
+    assert found["CreationTime"] == datetime.fromtimestamp(1795900000.25, UTC)
+    assert found["CreationTime"].tzinfo is UTC

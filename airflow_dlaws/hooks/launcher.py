@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from airflow_dlaws.errors import SpecificationError
-from airflow_dlaws.launchers.batch import ENGINE as BATCH
-from airflow_dlaws.launchers.batch import BatchLauncher
-from airflow_dlaws.launchers.processing import ENGINE as PROCESSING
-from airflow_dlaws.launchers.processing import ProcessingLauncher
 from airflow_dlaws.launchers.protocol import Launcher
-from airflow_dlaws.launchers.sagemaker import ENGINE as TRAINING
-from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.shell import Shell
-from airflow_dlaws.launchers.slurm import ENGINE as SLURM
-from airflow_dlaws.launchers.slurm import SlurmLauncher
-from airflow_dlaws.launchers.sweep import ENGINE as SWEEP
-from airflow_dlaws.launchers.sweep import SweepLauncher
-from airflow_dlaws.launchers.transform import ENGINE as TRANSFORM
-from airflow_dlaws.launchers.transform import TransformLauncher
-from airflow_dlaws.launchers.tuning import ENGINE as TUNING
-from airflow_dlaws.launchers.tuning import TuningLauncher
 
 
 class Connections(Protocol):
@@ -34,15 +21,16 @@ class Connections(Protocol):
         """Return a shell on the machine at `ssh://CONNECTION` or `ssm://[USER@]INSTANCE`."""
 
 
-#: Kinds of jobs, each with the launcher that runs it. A reference carries its engine's name from process to process.
-ENGINES: dict[str, Callable[[Connections], Launcher[Any]]] = {
-    TRAINING: lambda connections: SageMakerLauncher(connections.client),
-    BATCH: lambda connections: BatchLauncher(connections.client),
-    SWEEP: lambda connections: SweepLauncher(connections.client),
-    TUNING: lambda connections: TuningLauncher(connections.client),
-    TRANSFORM: lambda connections: TransformLauncher(connections.client),
-    PROCESSING: lambda connections: ProcessingLauncher(connections.client),
-    SLURM: lambda connections: SlurmLauncher(connections.client, connections.shell),
+#: Kinds of jobs: the module of `launchers` whose ENGINE it is, and the class that runs them. A reference carries its
+#: engine's name from process to process. A launcher is imported when it is needed: parsing a DAG pays for none.
+ENGINES: Mapping[str, tuple[str, str]] = {
+    "sagemaker": ("sagemaker", "SageMakerLauncher"),
+    "batch": ("batch", "BatchLauncher"),
+    "optuna": ("sweep", "SweepLauncher"),
+    "sagemaker-tuning": ("tuning", "TuningLauncher"),
+    "sagemaker-transform": ("transform", "TransformLauncher"),
+    "sagemaker-processing": ("processing", "ProcessingLauncher"),
+    "slurm": ("slurm", "SlurmLauncher"),
 }
 
 
@@ -53,4 +41,8 @@ def launcher_for(engine: str, connections: Connections) -> Launcher[Any]:
     """
     if engine not in ENGINES:
         raise SpecificationError(f"engine={engine!r} is not known; the engines are {sorted(ENGINES)}")
-    return ENGINES[engine](connections)
+    module, name = ENGINES[engine]
+    launcher: Any = getattr(importlib.import_module(f"airflow_dlaws.launchers.{module}"), name)
+    ways = (connections.client, connections.shell) if engine == "slurm" else (connections.client,)
+    made: Launcher[Any] = launcher(*ways)
+    return made

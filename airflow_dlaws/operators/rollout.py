@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, AirflowFailException, AirflowSkipException, Context
 from airflow_dlaws.errors import DlawsError, Inconclusive, OutcomeUnacceptable, ServiceRefused, SpecificationError
@@ -14,7 +14,6 @@ from airflow_dlaws.jobs import limits
 from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.job_log import ENDPOINT_LOG_GROUPS, read_tail
-from airflow_dlaws.launchers.rollout import RolloutConductor
 from airflow_dlaws.links.aws import ConsoleLink, ReportLink, report_url, sagemaker_console_url
 from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, held_back, identity_of
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
@@ -22,7 +21,9 @@ from airflow_dlaws.rollout.plan import OnKill, RolloutPlan, plan_from_text
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult, explain
 from airflow_dlaws.rollout.state import Cause, Step
 from airflow_dlaws.rollout.transitions import Action
-from airflow_dlaws.triggers.rollout import trigger_for
+
+if TYPE_CHECKING:
+    from airflow_dlaws.launchers.rollout import RolloutConductor
 
 #: Waiting for an endpoint that is busy comes on top of AWS's own limit.
 _DEFAULT_MARGIN_SECONDS = 1800
@@ -201,6 +202,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
         """Go back, or leave AWS in charge, because this process is being killed."""
         if self._under_way is None:
             return
+        from airflow_dlaws.launchers.rollout import RolloutConductor
+
         # Clients of its own: the interrupted call may hold locks of the usual ones.
         RolloutConductor(AwsClients(self.connection).client, *self._under_way).abandon(
             Cause.KILLED,
@@ -218,6 +221,8 @@ class BlueGreenRolloutOperator(DlawsOperator):
                 return self._end(conductor)
             conductor.perform(decision)
             if self.deferrable:
+                from airflow_dlaws.triggers.rollout import trigger_for
+
                 self.defer(
                     trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
                     method_name="resume",
@@ -268,6 +273,9 @@ class BlueGreenRolloutOperator(DlawsOperator):
             self.log.exception("The rollout on %s could not be taken back", self.endpoint_name)
 
     def _conductor(self, context: Context) -> RolloutConductor:
+        # Here, so that parsing a DAG does not pay for what only a run needs.
+        from airflow_dlaws.launchers.rollout import RolloutConductor
+
         order = self._order()
         names = names_for(identity_of(context), order)
         return RolloutConductor(self.aws.client, order, names)

@@ -45,8 +45,8 @@ NEEDS = {
     "sagemaker:CreateModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
     "sagemaker:CreateEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
 }
-#: Names of SageMaker operations that mean something else wherever this package uses them (regular expressions, Optuna).
-NOT_AWS = {"search", "create_trial"}
+#: Names of SageMaker operations that mean something else wherever this package uses them (regular expressions, Optuna, boto3).
+NOT_AWS = {"search", "create_trial", "get_session"}
 #: boto3's managed transfers are no operations of the service model.
 TRANSFERS = {
     "upload_file": {"s3:PutObject"},

@@ -14,14 +14,12 @@ from typing import Any
 from airflow_dlaws.errors import DlawsError, ServiceUnavailable, SpecificationError
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_cleanup import clean_up
-from airflow_dlaws.launchers.rollout_metrics import RolloutMetrics
+from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
 from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
 from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
-from airflow_dlaws.rollout.analysis import Evidence, judge
 from airflow_dlaws.rollout.machine import Decision, decide
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
-from airflow_dlaws.rollout.plan import OnKill, Strategy
-from airflow_dlaws.rollout.power import forecast
+from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
 from airflow_dlaws.rollout.state import Cause, Look, Observation, RolloutState, Step, is_final
@@ -30,10 +28,6 @@ from airflow_dlaws.storage import ObjectStore
 
 log = logging.getLogger(__name__)
 
-#: How much of blue's past is read where nothing of blue is left to compare with.
-_PAST_SECONDS = 3600
-#: Below this chance to see twice the errors a warning says how long the bake should be.
-_WORTHWHILE_POWER = 0.8
 #: Actions that change the endpoint: a worker does them, and not the triggerer.
 ENDPOINT_ACTIONS = frozenset({Action.CREATE, Action.UPDATE, Action.RESTORE, Action.FINISH})
 #: Going back needs no bake: blue served well before.
@@ -66,9 +60,7 @@ class RolloutConductor:
         self.order, self.names = order, names
         self._client, self._known, self._clock, self._sleep = client, known, clock, sleep
         self._endpoint = EndpointPort(client("sagemaker"))
-        self._metrics = RolloutMetrics(
-            client("cloudwatch"), endpoint_name=order.endpoint_name, variant_name=order.variant_name
-        )
+        self._measures = RolloutMeasures(client, order)
         self._alarms = self._alarms_of(names.config_name)
         self._store = RolloutStore(ObjectStore(client("s3")), order, names)
         self._record: RolloutRecord | None = None
@@ -235,7 +227,11 @@ class RolloutConductor:
             return state, False
         self._endpoint.check_variants(live.config_name, self.order.variant_name)
         self._refuse_older(live.config_name)
-        way_back = {"previous_config": live.config_name, "updated_at": self._clock(), **self._before(live.config_name)}
+        way_back = {
+            "previous_config": live.config_name,
+            "updated_at": self._clock(),
+            **self._measures.before(live.config_name, self._clock()),
+        }
         self._save(self.state.but(**way_back))
         config = self.order.plan.deployment_config(self._alarms.names)
         return state.but(**way_back), self._endpoint.update(self.order.endpoint_name, state.requested_config, config)
@@ -251,39 +247,16 @@ class RolloutConductor:
                 "back to it on purpose"
             )
 
-    def _before(self, blue: str) -> dict[str, Any]:
-        """Return what the hour before tells: what latency is judged by, and what the bake can see."""
-        plan = self.order.plan
-        past = self._metrics.past(blue, now=self._clock())
-        told = forecast(plan, past.traffic) if past.traffic else None
-        if told and told.power < _WORTHWHILE_POWER:
-            log.warning("This bake is short for this traffic: %s", told.sentence)
-        elif told:
-            log.info("This bake: %s", told.sentence)
-        return {"latency": past.latency if plan.judge_latency else None, "forecast": told.sentence if told else ""}
-
     def _observe(self, now: float) -> Observation:
         endpoint, wish = self._endpoint.describe(self.order.endpoint_name), self._store.wish()
         state = self.state
         if not state.previous_config or state.updated_at is None:
             return Observation(endpoint=endpoint, wish=wish)
         try:
-            evidence, alarms = self._evidence(state, now), self._alarms.views()
+            evidence, alarms = self._measures.evidence(state, now), self._alarms.views()
         except DlawsError as error:
             return Observation(endpoint=endpoint, wish=wish, blind=str(error))
         return Observation(endpoint=endpoint, wish=wish, evidence=evidence, alarms=alarms)
-
-    def _evidence(self, state: RolloutState, now: float) -> Evidence:
-        began = state.updated_at or now
-        past = _PAST_SECONDS if self.order.plan.strategy is Strategy.ALL_AT_ONCE else 0
-        minutes = self._metrics.minutes(
-            green=state.requested_config,
-            blue=state.previous_config,
-            since=began - past,
-            until=now,
-            latency=state.latency,
-        )
-        return judge(self.order.plan, minutes, began=began, latency=state.latency)
 
     def _ensure_quiet_alarms(self) -> None:
         self._alarms.ensure(self.order.plan)

@@ -45,7 +45,7 @@ NEEDS = {
     "sagemaker:CreateModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
     "sagemaker:CreateEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
 }
-#: Names of SageMaker operations that mean something else wherever this package uses them (regular expressions, Optuna, boto3).
+#: Names of SageMaker operations that mean something else wherever this package uses them (re, Optuna, boto3).
 NOT_AWS = {"search", "create_trial", "get_session"}
 #: boto3's managed transfers are no operations of the service model.
 TRANSFERS = {

@@ -17,6 +17,7 @@ from airflow_dlaws.launchers.rollout_cleanup import clean_up
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
 from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
 from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
+from airflow_dlaws.rollout.looks import look_of
 from airflow_dlaws.rollout.machine import Decision, decide
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
 from airflow_dlaws.rollout.plan import OnKill
@@ -117,7 +118,7 @@ class RolloutConductor:
         observation = self._observe(now)
         decision = decide(self.order.plan, before, observation, now)
         log.info("%s (%s): %s", decision.state.step.value, decision.action.value, decision.reason)
-        look = _look(self.record, observation, decision, now)
+        look = look_of(self.record, observation, decision, now)
         if decision.action in ENDPOINT_ACTIONS:
             # The step changes when the action is done; what was noticed is kept.
             noticed = {name: getattr(decision.state, name) for name in ("evidence", "alarms", "traffic_since", "wish")}
@@ -314,27 +315,3 @@ class RolloutConductor:
         record = self.record
         self._record = RolloutRecord(plan=self.order.plan, state=state, looks=(*record.looks, *looks))
         self._store.save(self._record)
-
-
-def _look(record: RolloutRecord, observation: Observation, decision: Decision, now: float) -> Look:
-    endpoint, evidence = observation.endpoint, decision.state.evidence
-    before = record.state.evidence
-    green = evidence.green_requests - before.green_requests
-    served = green + evidence.blue_requests - before.blue_requests
-    return Look(
-        at=now,
-        step=decision.state.step,
-        status=endpoint.status.value if endpoint else "none",
-        config_name=endpoint.config_name if endpoint else "",
-        pending_config_name=endpoint.pending_config_name if endpoint else "",
-        green_share=green / served if served > 0 else None,
-        message=endpoint.message if endpoint else "",
-        green_requests=evidence.green_requests,
-        green_errors=evidence.green_errors,
-        blue_requests=evidence.blue_requests,
-        blue_errors=evidence.blue_errors,
-        log_evidence=evidence.log_evidence,
-        verdict=evidence.verdict.value,
-        action=decision.action.value,
-        reason=decision.reason,
-    )

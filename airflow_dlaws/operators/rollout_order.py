@@ -1,0 +1,134 @@
+"""How BlueGreenRolloutOperator's arguments become an order: which model, where, on what, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.identity import TaskIdentity, digest_of
+from airflow_dlaws.jobs.limits import is_template
+from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.operators.rollout_plan import PLAN_FIELDS, RolloutPlanOptions
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+
+#: What does not make another model or configuration: a retry may follow an edited plan.
+_NOT_IN_NAMES = ("plan", "timeout_seconds", "state_s3_uri", "allow_older", "keep_configurations")
+
+
+class RolloutOrderOptions(RolloutPlanOptions):
+    """Which model package goes into service on which endpoint, on what instances, with what recorded.
+
+    :param endpoint_name: created if it does not exist.
+    :param model_package_arn: what to serve, as returned by RegisterModelOperator.
+    :param role_arn: the role that SageMaker assumes to serve.
+    :param instance_type: such as ml.m5.xlarge; :param initial_instance_count: how many of them.
+    :param state_s3_uri: where lock, state and report are kept (under `rollouts/`).
+    :param variant_name: must be that of the configuration in service.
+    :param data_capture_s3_uri: where requests and answers are captured; None switches capture off.
+    :param capture_percent: share of the requests that is captured.
+    :param allow_older: move to an older version of the model package in service; otherwise that is refused.
+    :param keep_configurations: after a verified promotion, how many former configurations of this endpoint's rollouts
+        stay, the previous one included, with their models; None deletes nothing.
+    """
+
+    template_fields: Sequence[str] = (
+        "endpoint_name",
+        "model_package_arn",
+        "role_arn",
+        "instance_type",
+        "initial_instance_count",
+        "state_s3_uri",
+        "variant_name",
+        *PLAN_FIELDS,
+        "data_capture_s3_uri",
+        "capture_percent",
+        "allow_older",
+        "keep_configurations",
+    )
+
+    def __init__(
+        self,
+        *,
+        endpoint_name: str,
+        model_package_arn: str,
+        role_arn: str,
+        instance_type: str,
+        state_s3_uri: str,
+        initial_instance_count: int | str = 1,
+        variant_name: str = "AllTraffic",
+        data_capture_s3_uri: str | None = None,
+        capture_percent: int | str = 100,
+        allow_older: bool | str = False,
+        keep_configurations: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.endpoint_name, self.model_package_arn, self.role_arn = endpoint_name, model_package_arn, role_arn
+        self.instance_type, self.initial_instance_count = instance_type, initial_instance_count
+        self.state_s3_uri, self.variant_name = state_s3_uri, variant_name
+        self.data_capture_s3_uri, self.capture_percent = data_capture_s3_uri, capture_percent
+        self.allow_older, self.keep_configurations = allow_older, keep_configurations
+
+    def _order(self) -> RolloutOrder:
+        plan = self._plan()
+        return RolloutOrder(
+            endpoint_name=self.endpoint_name,
+            model_package_arn=self.model_package_arn,
+            role_arn=self.role_arn,
+            instance_type=self.instance_type,
+            initial_instance_count=_integer("initial_instance_count", self.initial_instance_count),
+            variant_name=self.variant_name,
+            state_s3_uri=self.state_s3_uri,
+            data_capture_s3_uri=_optional(self.data_capture_s3_uri),
+            capture_percent=_integer("capture_percent", self.capture_percent),
+            allow_older=boolean("allow_older", self.allow_older),
+            keep_configurations=_count("keep_configurations", self.keep_configurations),
+            plan=plan,
+            timeout_seconds=self._timeout_seconds(plan),
+        )
+
+    def _refuse_early(self) -> None:
+        """Refuse at parse time what is known by then to be wrong."""
+        self._refuse_bad_plan()
+        if not any(is_template(getattr(self, name)) for name in self.template_fields):
+            self._order()
+
+
+def names_for(identity: TaskIdentity, order: RolloutOrder) -> RolloutNames:
+    """Return the names of what this task makes. The plan is no part of them: a retry may follow an edited one."""
+    document = to_json(order)
+    for field in _NOT_IN_NAMES:
+        del document[field]
+    digest = digest_of(document)
+    index = f"[{identity.map_index}]" if identity.map_index >= 0 else ""
+    return RolloutNames(
+        model_name=identity.name(digest, role="model"),
+        config_name=identity.name(digest, role="config"),
+        owner=f"{identity.deployment}/{identity.dag_id}/{identity.run_id}/{identity.task_id}{index}".strip("/"),
+        digest=digest,
+    )
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise SpecificationError(f"{name}={value!r} is no whole number") from error
+
+
+def _optional(value: str | None) -> str | None:
+    """Return None also where a template rendered it as text."""
+    return None if value in (None, "", "None") else value
+
+
+def _count(name: str, value: Any) -> int | None:
+    return None if value in (None, "", "None") else _integer(name, value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Read a boolean that may have come from a template as text."""
+    words = {"true": True, "false": False}
+    if (text := str(value).strip().lower()) not in words:
+        raise SpecificationError(f"{name}={value!r} must be true or false")
+    return words[text]

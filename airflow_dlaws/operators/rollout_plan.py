@@ -1,0 +1,101 @@
+"""How BlueGreenRolloutOperator's arguments become a plan: how traffic moves, what is harm, how long all may take."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.limits import is_template
+from airflow_dlaws.operators.base import DlawsOperator
+from airflow_dlaws.rollout.plan import OnKill, RolloutPlan, plan_from_text
+
+#: Waiting for an endpoint that is busy comes on top of AWS's own limit.
+_DEFAULT_MARGIN_SECONDS = 1800
+#: The arguments that make up the plan; each may be a template.
+PLAN_FIELDS = (
+    "strategy",
+    "canary_percent",
+    "linear_step_percent",
+    "wait_seconds",
+    "termination_wait_seconds",
+    "maximum_execution_seconds",
+    "smallest_harm",
+    "judge_latency",
+    "smallest_slowdown",
+    "latency_warm_up_seconds",
+    "alpha",
+    "min_requests",
+    "on_no_traffic",
+    "alarm_error_rate",
+)
+
+
+class RolloutPlanOptions(DlawsOperator):
+    """How traffic moves to the new model, what counts as harm, and how long all may take.
+
+    :param strategy: "canary", "linear" or "all_at_once".
+    :param canary_percent: 1 to 50; :param linear_step_percent: 10 to 50.
+    :param wait_seconds: how long a partial step is watched.
+    :param termination_wait_seconds: how long blue is kept after green has all traffic (all_at_once: watched then).
+    :param maximum_execution_seconds: AWS rolls back after this; by default the waits plus 30 minutes.
+    :param smallest_harm: the smallest ratio of error rates, green to blue, that is worth catching.
+    :param judge_latency: judge latency beside errors, against the quantiles of blue's hour before.
+    :param smallest_slowdown: the smallest factor by which green may be slower that is worth catching.
+    :param latency_warm_up_seconds: latency is not judged so soon after green's first request.
+    :param alpha: chance that a healthy model is rolled back, over all looks together.
+    :param min_requests: below this number of compared requests on green there is no verdict.
+    :param on_no_traffic: "rollback" or "promote", where there is no verdict.
+    :param alarm_error_rate: CloudWatch alone rolls back at this 5xx rate of green in two successive minutes.
+    :param on_kill: "rollback" trips the alarm when the task is killed, cleared or marked; "leave" lets AWS go on.
+    :param timeout: after this the rollout goes back; seconds or timedelta, by default AWS's limit plus 30 minutes.
+    :param poll_interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        strategy: str = "canary",
+        canary_percent: int | str = 10,
+        linear_step_percent: int | str = 25,
+        wait_seconds: int | str = 600,
+        termination_wait_seconds: int | str = 300,
+        maximum_execution_seconds: int | str | None = None,
+        smallest_harm: float | str = 1.5,
+        judge_latency: bool | str = True,
+        smallest_slowdown: float | str = 1.2,
+        latency_warm_up_seconds: float | str = 60,
+        alpha: float | str = 0.05,
+        min_requests: int | str = 50,
+        on_no_traffic: str = "rollback",
+        alarm_error_rate: float | str = 0.5,
+        on_kill: str = "rollback",
+        timeout: float | timedelta | None = None,
+        poll_interval: float = 30,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.strategy, self.canary_percent, self.linear_step_percent = strategy, canary_percent, linear_step_percent
+        self.wait_seconds, self.termination_wait_seconds = wait_seconds, termination_wait_seconds
+        self.maximum_execution_seconds = maximum_execution_seconds
+        self.smallest_harm, self.alpha, self.min_requests = smallest_harm, alpha, min_requests
+        self.judge_latency, self.smallest_slowdown = judge_latency, smallest_slowdown
+        self.latency_warm_up_seconds = latency_warm_up_seconds
+        self.on_no_traffic, self.alarm_error_rate = on_no_traffic, alarm_error_rate
+        self.kill_policy, self.timeout, self.poll_interval = on_kill, timeout, poll_interval
+
+    def _plan(self) -> RolloutPlan:
+        values = {name: getattr(self, name) for name in PLAN_FIELDS}
+        return plan_from_text({**values, "look_seconds": self.poll_interval})
+
+    def _timeout_seconds(self, plan: RolloutPlan) -> float:
+        if self.timeout is None:
+            return float(plan.execution_seconds + _DEFAULT_MARGIN_SECONDS)
+        return self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
+
+    def _refuse_bad_plan(self) -> None:
+        """Refuse at parse time what is known by then to be wrong."""
+        if self.kill_policy not in list(OnKill):
+            raise SpecificationError(f"on_kill={self.kill_policy!r}: give {' or '.join(OnKill)}")
+        if not any(is_template(getattr(self, name)) for name in PLAN_FIELDS):
+            self._plan()

@@ -63,7 +63,7 @@ def prepare(images: Images, seed: int, models: int) -> None:
 
 def spread(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Run the jobs in forked processes, one a core; return what they return, in order."""
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("fork")) as pool:
         return list(pool.map(work, *zip(*jobs, strict=True), chunksize=max(1, len(jobs) // 64)))
 
 

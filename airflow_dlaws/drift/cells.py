@@ -21,6 +21,7 @@ that went through float32 or was printed with fewer digits must not change its c
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +65,7 @@ class NumericProfile:
             require(math.isfinite(self.low) and math.isfinite(self.high), self.name, "low and high must be finite")
             require(self.low <= self.high, self.name, f"low ({self.low}) must not be above high ({self.high})")
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """How many rows were profiled, those with a missing value included."""
         return sum(self.counts) + self.missing
@@ -98,7 +99,7 @@ class CategoricalProfile:
             "the values in counts must be texts without surrounding blanks, and none may be a word for 'missing'",
         )
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """How many rows were profiled, those with a missing value included."""
         return sum(self.counts.values()) + self.missing

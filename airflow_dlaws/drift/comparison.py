@@ -22,19 +22,17 @@ import dataclasses
 import enum
 import functools
 import heapq
-import itertools
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_dlaws.drift.cells import CategoricalProfile, FeatureProfile, NumericProfile, cell_labels, reference_cells
 from airflow_dlaws.drift.counts import FeatureCounts
+from airflow_dlaws.drift.numbers import NumericMove, NumericReference
 from airflow_dlaws.drift.statistics import (
     exact_two_sided,
     exact_upper_tail,
     excess_index,
     homogeneity_test,
-    kolmogorov_smirnov,
     stability_index,
 )
 
@@ -94,9 +92,6 @@ class Measure(enum.StrEnum):
 #: below it the centre has stayed and only the shape changed.
 _SHIFT = 0.02
 
-#: Cells of a stability index: its customary thresholds (0.1, 0.2) assume about ten.
-PSI_CELLS = 10
-
 #: Categories that an exact test is spent on: the others have changed less.
 _LIKELIEST = 3
 
@@ -127,27 +122,28 @@ class Comparison:
 
     def judged(self, adjusted_p: float, *, drifted: bool) -> Comparison:
         """Return this with its place among all the tests of a decision."""
-        return dataclasses.replace(self, adjusted_p=adjusted_p, drifted=drifted)
+        return Comparison(**{**vars(self), "adjusted_p": adjusted_p, "drifted": drifted})
 
 
-def compare(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Iterator[Comparison]:
+def compare(
+    profile: FeatureProfile, current: FeatureCounts, family: Family, move: NumericMove | None = None
+) -> Iterator[Comparison]:
     """Yield the tests of one watched column; none where no current row was counted.
 
     Of `range_tests` only those are yielded in which anything was seen: the others have a p-value of 1.
 
     :param family: that of its distribution.
+    :param move: of a number: how it lies beside the reference, where that has been found for all columns at once.
     """
-    if current.rows:
-        yield _distribution(profile, current, family)
-        yield from compare_beside(profile, current, family)
-
-
-def compare_beside(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Iterator[Comparison]:
-    """Yield the tests of `compare` but that of the distribution."""
+    if not current.rows:
+        return
     if isinstance(profile, CategoricalProfile):
+        yield _of_categories(profile, current, family)
         yield _one_category(profile, current, family)
-    elif family is Family.REPRESENTATION:
-        yield from _tails(profile, current)
+    else:
+        yield _of_numbers(profile, family, move or NumericReference([profile]).moves([current])[profile.name])
+        if family is Family.REPRESENTATION:
+            yield from _tails(profile, current)
     yield from _out_of_range(profile, current)
 
 
@@ -173,9 +169,7 @@ def _out_of_range(profile: FeatureProfile, current: FeatureCounts) -> Iterator[C
         yield _new(profile.name, Aspect.UNSEEN, current.unseen, present, once, reference, named)
 
 
-def _distribution(profile: FeatureProfile, current: FeatureCounts, family: Family) -> Comparison:
-    if isinstance(profile, NumericProfile):
-        return _of_numbers(profile, current, family)
+def _of_categories(profile: CategoricalProfile, current: FeatureCounts, family: Family) -> Comparison:
     reference = reference_cells(profile)
     statistic, degrees, p_value = homogeneity_test(reference, current.cells, ordered=False)
     return Comparison(
@@ -214,48 +208,20 @@ def _surprise(hits: int, rows: int, reference_hits: int, reference_rows: int) ->
     return (hits * reference_rows - reference_hits * rows) ** 2 / both if both else 0.0
 
 
-def _of_numbers(profile: NumericProfile, current: FeatureCounts, family: Family) -> Comparison:
-    reference, cells = (0, *profile.counts, 0), (current.below, *current.cells, current.above)
-    distance, p_value = kolmogorov_smirnov(reference, cells)
+def _of_numbers(profile: NumericProfile, family: Family, move: NumericMove) -> Comparison:
+    known = move.reference_median is not None
+    medians = f"median about {_told(move.reference_median)} -> {_told(move.median)}"
     return Comparison(
         feature=profile.name,
         family=family,
         aspect=Aspect.DISTRIBUTION,
-        direction=_shift(reference, cells),
-        note=_medians(profile, cells),
-        statistic=distance,
+        direction=_direction(move.shift),
+        note=medians if known else "has no values in the reference",
+        statistic=move.distance,
         degrees_of_freedom=0,
-        p_value=p_value,
-        effect=_coarse_index(profile.counts, current),
+        p_value=move.p_value,
+        effect=move.effect,
     )
-
-
-def _coarse_index(reference: tuple[int, ...], current: FeatureCounts) -> float:
-    """Return the stability index over about ten cells; values beyond the extremes count in the outermost."""
-    cells = list(current.cells)
-    cells[0] += current.below
-    cells[-1] += current.above
-    ends = _coarse_ends(reference)
-    return excess_index(_between(reference, ends), _between(cells, ends))
-
-
-def _between(cells: Sequence[int], ends: tuple[int, ...]) -> list[int]:
-    """Return the sums of the cells up to each end."""
-    upto = list(itertools.accumulate(cells))
-    marks = [upto[end - 1] for end in ends]
-    return [mark - before for mark, before in zip(marks, [0, *marks], strict=False)]
-
-
-@functools.lru_cache(maxsize=4096)
-def _coarse_ends(reference: tuple[int, ...]) -> tuple[int, ...]:
-    """Return where each coarse cell ends: as soon as it holds a tenth of the reference."""
-    total, filled, ends = sum(reference), 0, []
-    for end, count in enumerate(reference, start=1):
-        filled += count
-        if filled * PSI_CELLS >= total:
-            ends.append(end)
-            filled = 0
-    return tuple(ends) if ends and ends[-1] == len(reference) else (*ends, len(reference))
 
 
 def _tails(profile: NumericProfile, current: FeatureCounts) -> Iterator[Comparison]:
@@ -328,42 +294,10 @@ def _of_share(
     )
 
 
-def _shift(reference: Sequence[int], current: Sequence[int]) -> Direction:
-    """Tell which way the cells moved, by P(current > reference) - P(current < reference) over two (ridit analysis)."""
-    rows = sum(reference)
-    total = rows * sum(current)
-    upto = list(itertools.accumulate(reference))
-    # Reference values below a cell less those above it: those before it, less all but those up to it.
-    higher_less_lower = sum(map(operator.mul, current, (0, *upto))) + sum(map(operator.mul, current, upto)) - total
-    shift = higher_less_lower / (2 * total) if total else 0.0
+def _direction(shift: float) -> Direction:
     if abs(shift) < _SHIFT:
         return Direction.RESHAPED
     return Direction.UP if shift > 0 else Direction.DOWN
-
-
-def _medians(profile: NumericProfile, cells: Sequence[int]) -> str:
-    low, high = profile.low, profile.high
-    if low is None or high is None:
-        return "has no values in the reference"
-    bounds = [low, *profile.edges, high]
-    before = _reference_median(profile)
-    now = _median([low, *bounds, high], cells)
-    return f"median about {_told(before)} -> {_told(now)}"
-
-
-@functools.lru_cache(maxsize=4096)
-def _reference_median(profile: NumericProfile) -> float | None:
-    return _median([profile.low or 0.0, *profile.edges, profile.high or 0.0], profile.counts)
-
-
-def _median(bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Return the median by linear interpolation in its cell."""
-    half, passed = sum(counts) / 2, 0
-    for left, right, count in zip(bounds, bounds[1:], counts, strict=False):
-        if count and passed + count >= half:
-            return left + (right - left) * (half - passed) / count
-        passed += count
-    return None
 
 
 def _told(value: float | None) -> str:

@@ -6,6 +6,8 @@ Counts of two sets of requests add up to the counts of both together, in any ord
 from __future__ import annotations
 
 import bisect
+import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,7 +42,7 @@ class FeatureCounts:
     #: The alphabetically first few unseen categories.
     examples: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """How many values were counted."""
         return sum(self.cells) + self.missing + self.below + self.above + self.unseen
@@ -50,7 +52,7 @@ class FeatureCounts:
             raise SpecificationError(f"counts of {self.name!r} and {other.name!r} come from different profiles")
         return FeatureCounts(
             name=self.name,
-            cells=tuple(map(sum, zip(self.cells, other.cells, strict=True))),
+            cells=tuple(map(operator.add, self.cells, other.cells)),
             missing=self.missing + other.missing,
             below=self.below + other.below,
             above=self.above + other.above,
@@ -82,7 +84,7 @@ class EmbeddingCounts:
             name=self.name,
             rows=self.rows + other.rows,
             missing=self.missing + other.missing,
-            sums=tuple(map(sum, zip(self.sums, other.sums, strict=True))),
+            sums=tuple(map(operator.add, self.sums, other.sums)),
         )
 
 

@@ -29,6 +29,7 @@ Format /1 is read as well. It had no classes, representation, embeddings or cali
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,7 @@ from airflow_dlaws.drift.cells import (
     require,
     require_keys,
 )
+from airflow_dlaws.drift.numbers import NumericReference
 from airflow_dlaws.drift.representation import (
     COLUMNS,
     EmbeddingProfile,
@@ -147,6 +149,11 @@ class ReferenceProfile:
     def watched(self) -> tuple[FeatureProfile, ...]:
         """All that is counted in cells: features, then outputs, then the errors of the representations."""
         return (*self.features, *self.outputs, *(each.error for each in self.representation))
+
+    @functools.cached_property
+    def numbers(self) -> NumericReference:
+        """The numeric ones of `watched`, made ready to compare all of them at once."""
+        return NumericReference(self.watched)
 
     @property
     def prediction(self) -> NumericProfile | None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from airflow_dlaws.drift.counts import TrafficCounts
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.readiness import why_inconclusive
-from airflow_dlaws.drift.screening import may_drift
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.spending import alpha_of
 from airflow_dlaws.drift.verdict import DriftOutcome, DriftVerdict, assess, inconclusive, renumbered
@@ -51,14 +50,11 @@ def advance(
     stretches, blocks = _stretches(evidence.blocks, window, look, settings.longest)
     levels = {length: alpha_of(settings.alpha, look, length, settings.longest) for length in stretches}
     spent = sum(levels.values())
-    # A whole verdict is made of the window itself, of the longest stretch, and of those that may be drift.
-    told = {1, max(stretches)}
     verdicts = {
         length: renumbered(
             assess(profile, counts, settings, level=levels[length]), look=look, windows=length, alpha_spent=spent
         )
         for length, counts in stretches.items()
-        if length in told or may_drift(profile, counts, settings, levels[length])
     }
     verdict = dataclasses.replace(_foremost(verdicts), effects=verdicts[1].effects)
     beyond = (*evidence.beyond, verdict.is_drift)[-settings.persistence_of :]

@@ -12,9 +12,12 @@ and on cells, or with ties, the statistic can only be smaller.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Cochran's rule: below five expected, the chi-square distribution is a poor picture of a cell.
 MIN_EXPECTED = 5.0
@@ -121,26 +124,16 @@ def _pool(cells: list[tuple[int, int]], *, ordered: bool) -> list[tuple[int, int
     return pooled
 
 
-def kolmogorov_smirnov(reference: Sequence[int], current: Sequence[int]) -> tuple[float, float]:
-    """Test whether two rows of counts in ordered cells come from one distribution.
+def kolmogorov_tail(z: NDArray[Any]) -> NDArray[Any]:
+    """Return the chance that the scaled distance of two distribution functions is at least `z`, in the limit.
 
-    :return: the largest distance of the two distribution functions at the cells' edges, and its p-value.
+    :param z: any shape; the result has the same.
     """
-    rows_reference, rows_current = sum(reference), sum(current)
-    if not rows_reference or not rows_current:
-        return 0.0, 1.0
-    differences = (r * rows_current - c * rows_reference for r, c in zip(reference, current, strict=True))
-    distance = max(map(abs, itertools.accumulate(differences))) / (rows_reference * rows_current)
-    return distance, kolmogorov_tail(
-        distance * math.sqrt(rows_reference * rows_current / (rows_reference + rows_current))
-    )
+    import numpy as np
 
-
-def kolmogorov_tail(z: float) -> float:
-    """Return the chance that the scaled distance of two distribution functions is at least `z`, in the limit."""
-    if z < _ALL_BUT_SURE:
-        return 1.0
-    return max(0.0, min(1.0, 2 * sum((1.0 if k % 2 else -1.0) * math.exp(-2 * (k * z) ** 2) for k in range(1, 9))))
+    steps = np.arange(1, 9)
+    terms = np.exp(-2 * (steps * np.expand_dims(z, -1)) ** 2) * np.where(steps % 2, 2.0, -2.0)
+    return np.where(np.asarray(z) < _ALL_BUT_SURE, 1.0, terms.sum(-1).clip(0, 1))
 
 
 def exact_upper_tail(hits: int, current: int, reference_hits: int, reference: int) -> float:

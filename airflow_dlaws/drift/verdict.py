@@ -139,9 +139,10 @@ def _tests(
     """Return the tests in which anything was seen, and the number of all by family."""
     tests: list[Comparison] = []
     unseen: Counter[Family] = Counter()
-    for (column, family), counted in zip(with_families(profile), counts.features, strict=True):
+    moves = profile.numbers.moves(counts.features)
+    for (column, family), counted in zip(_with_families(profile), counts.features, strict=True):
         if settings.watches(column.name) and counted.rows:
-            of_column = list(compare(column, counted, family))
+            of_column = list(compare(column, counted, family, moves.get(column.name)))
             unseen[Family.RANGE] += range_tests(column) - sum(test.family is Family.RANGE for test in of_column)
             tests += of_column
     for embedding, images in zip(profile.embeddings, counts.embeddings, strict=True):
@@ -150,7 +151,7 @@ def _tests(
     return tests, Counter(test.family for test in tests) + unseen
 
 
-def with_families(profile: ReferenceProfile) -> Iterator[tuple[FeatureProfile, Family]]:
+def _with_families(profile: ReferenceProfile) -> Iterator[tuple[FeatureProfile, Family]]:
     """Yield the watched columns in the order of their counts, each with the family of its distribution."""
     for column in profile.features:
         yield column, Family.MARGINALS

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift.build import build_profile
+from airflow_dlaws.drift.cells import NumericProfile
 from airflow_dlaws.drift.comparison import Aspect, Family, compare
 from airflow_dlaws.drift.counts import EmbeddingCounts, FeatureCounts, TrafficCounts, count_values, no_traffic
 from airflow_dlaws.drift.discrepancy import compare_embedding
 from airflow_dlaws.drift.embedding import build_embedding, count_images
+from airflow_dlaws.drift.numbers import NumericReference
 from airflow_dlaws.drift.settings import DriftSettings
-from airflow_dlaws.drift.statistics import kolmogorov_smirnov, kolmogorov_tail
+from airflow_dlaws.drift.statistics import kolmogorov_tail
 from airflow_dlaws.drift.verdict import assess
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,18 +33,21 @@ def too_many(hits, tries, rate):
 
 @given(st.floats(0.3, 6))
 def test_the_kolmogorov_tail_is_scipys(z):
-    assert kolmogorov_tail(z) == pytest.approx(oracle.kstwobign.sf(z), rel=2e-4, abs=1e-15)
+    assert kolmogorov_tail(np.array(z)) == pytest.approx(oracle.kstwobign.sf(z), rel=2e-4, abs=1e-15)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=30))
 def test_the_distance_on_cells_is_that_of_the_values_at_their_cells(cells):
     reference, current = zip(*cells, strict=True)
-    distance, p_value = kolmogorov_smirnov(reference, current)
+    low, high = (0.0, float(len(cells))) if sum(reference) else (None, None)
+    edges = tuple(map(float, range(1, len(cells))))
+    profile = NumericProfile(name="x", edges=edges, counts=reference, missing=0, low=low, high=high)
+    move = NumericReference([profile]).moves([FeatureCounts(name="x", cells=current)])["x"]
     if sum(reference) and sum(current):
         values = np.arange(len(cells))
         theirs = oracle.ks_2samp(np.repeat(values, reference), np.repeat(values, current), method="asymp").statistic
-        assert distance == pytest.approx(theirs, abs=1e-12)
-    assert 0 <= p_value <= 1
+        assert move.distance == pytest.approx(theirs, abs=1e-12)
+    assert 0 <= move.p_value <= 1
 
 
 DRAWS = {

@@ -5,7 +5,8 @@ Under the state location lie
     verdicts/ENDPOINT/VARIANT/TIME-DIGEST.json   what the asset event carries; written once, never changed
     watchers/READER.json                         which of them a watcher has told
 
-A sensor publishes after the state that names its alarm is committed, and again when it finds that it had no time to.
+A sensor publishes after the state that names its alarm is committed, and again when it finds that it had no time to. A
+check publishes when its report is written.
 """
 
 from __future__ import annotations
@@ -52,6 +53,17 @@ def publish(store: ObjectStore, folder: S3Uri, at: datetime, document: Mapping[s
     uri = folder / f"{_stamp(at)}-{digest_of(to_json(document))[:12]}.json"
     if not store.exists(uri):
         store.create(uri, json.dumps(to_json(document)).encode())
+
+
+def first_found(store: ObjectStore, folder: S3Uri, now: datetime) -> datetime:
+    """Return when a check first found drift, `now` or before: its retries publish under one name, so once.
+
+    :param folder: of this check alone, and of its retries.
+    """
+    uri = folder / "found.json"
+    if store.create(uri, json.dumps({"at": to_json(now)}).encode()):
+        return now
+    return datetime.fromisoformat(store.read_json(uri)["at"])
 
 
 def _stamp(at: datetime) -> str:

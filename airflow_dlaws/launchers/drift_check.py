@@ -112,7 +112,7 @@ class DriftChecks:
         :raises JobFailed: it has left no verdict.
         :raises OutcomeUnacceptable: objects were replaced since they were chosen: the job may have read either.
         """
-        verdict = verdict_folder(order) / VERDICT
+        verdict = findings_folder(order) / VERDICT
         if not self._store.exists(verdict):
             raise JobFailed(f"the check has ended well and has left no {verdict}")
         data = from_json(PinnedData, self._store.read_json(order.folder / "data.json"))
@@ -197,7 +197,7 @@ def _nothing() -> Checked:
     )
 
 
-def verdict_folder(order: CheckOrder) -> S3Uri:
+def findings_folder(order: CheckOrder) -> S3Uri:
     """Return where the job leaves its verdict."""
     return order.folder / "verdict"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from airflow_dlaws._compat import AirflowSkipException, Asset, Context, follow_only
@@ -14,11 +14,12 @@ from airflow_dlaws.drift.report import DriftSummary, event_extra
 from airflow_dlaws.drift.settings import DriftSettings
 from airflow_dlaws.drift.verdict import DriftOutcome
 from airflow_dlaws.errors import Inconclusive, OutcomeUnacceptable, SpecificationError
+from airflow_dlaws.hooks.verdicts import first_found, publish, verdict_folder
 from airflow_dlaws.jobs import limits
 from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.processing import FIELD_CHECKS, ProcessingSpec
 from airflow_dlaws.jobs.wire import to_json
-from airflow_dlaws.launchers.drift_check import Checked, CheckOrder, DriftChecks, job_command, verdict_folder
+from airflow_dlaws.launchers.drift_check import Checked, CheckOrder, DriftChecks, findings_folder, job_command
 from airflow_dlaws.launchers.drift_data import Source
 from airflow_dlaws.launchers.drift_evidence import gather
 from airflow_dlaws.launchers.processing import ENGINE
@@ -27,7 +28,7 @@ from airflow_dlaws.operators.base import airflow_errors, identity_of
 from airflow_dlaws.operators.drift_fields import interval_of, label_plan, label_source, reference_of, text_map
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
 from airflow_dlaws.operators.training_fields import integer
-from airflow_dlaws.storage import S3Uri
+from airflow_dlaws.storage import ObjectStore, S3Uri
 
 _CHOICES = {
     "on_drift": ("event", "fail", "branch", "return"),
@@ -47,8 +48,9 @@ class DriftCheckOperator(JobOperator):
     backfill reads its own past). Files are read one at a time, in bounded memory.
 
     Returns a :class:`~airflow_dlaws.drift.report.DriftSummary` as JSON, and leaves `drift.json` and `drift.html` in a
-    folder of this task's own under `report_s3_uri`. A task that fails or is skipped has the same under the XCom key
-    `drift_result`.
+    folder of this task's own under `report_s3_uri`. Drift is also told to each `DriftVerdictTrigger` whose
+    `state_s3_uri` is `report_s3_uri`, and whose `endpoint_name` is this one's, or the task id where there is none. A
+    task that fails or is skipped has the same under the XCom key `drift_result`.
 
     :param reference_s3_uri: the reference profile; None takes drift_reference.json beside the model that
         `endpoint_name` serves.
@@ -157,7 +159,7 @@ class DriftCheckOperator(JobOperator):
             image=str(self.image),
             command=job_command(),
             inputs=self._checks.prepare_job(order),
-            outputs={"verdict": str(verdict_folder(order))},
+            outputs={"verdict": str(findings_folder(order))},
             role_arn=str(self.role_arn),
             instance_type=str(self.instance_type),
             volume_size_gb=self.volume_size_gb,
@@ -183,7 +185,16 @@ class DriftCheckOperator(JobOperator):
         self.log.info("%s. Report: %s", summary.sentence.rstrip("."), address)
         document: dict[str, Any] = to_json(summary)
         context["ti"].xcom_push(key="drift_result", value=document)
+        if summary.outcome is DriftOutcome.DRIFT:
+            self._tell_watchers(order, document)
         return self._act(context, summary, document, address)
+
+    def _tell_watchers(self, order: CheckOrder, document: Mapping[str, Any]) -> None:
+        """Write the verdict that asset watchers look for, once for all tries of the task."""
+        store = ObjectStore(self.aws.client("s3"))
+        found = first_found(store, order.folder, datetime.now(UTC))
+        folder = verdict_folder(S3Uri.parse(self.report_s3_uri), order.subject, self.variant_name)
+        publish(store, folder, found, event_extra(document))
 
     def _act(self, context: Context, summary: DriftSummary, document: dict[str, Any], address: str) -> Any:
         message = f"{summary.sentence.rstrip('.')}. Report: {address}"

@@ -96,12 +96,12 @@ class DriftVerdictTrigger(BaseEventTrigger):
             endpoint_name="flights", state_s3_uri="s3://bucket/drift"))])
 
     A DAG scheduled on that asset is started by each verdict that is written after the watcher first looked, also in
-    another Airflow than this one. `triggering_asset_events[DRIFT][i].extra["payload"]` has what the `DriftSensor`
-    gives its outlets as `extra`, and `id`, the verdict's name. A verdict is told at least once: a triggerer that is
-    killed in the seconds after telling may tell it again.
+    another Airflow than this one. `triggering_asset_events[DRIFT][i].extra["payload"]` has what the `DriftSensor` or
+    the `DriftCheckOperator` gives its outlets as `extra`, and `id`, the verdict's name. A verdict is told at least
+    once: a triggerer that is killed in the seconds after telling may tell it again.
 
-    :param endpoint_name: whose traffic is judged.
-    :param state_s3_uri: as given to the sensor or operator that judges it.
+    :param endpoint_name: whose traffic is judged; of a check without an endpoint its task id.
+    :param state_s3_uri: the sensor's `state_s3_uri`, or the operator's `report_s3_uri`.
     :param variant_name: the endpoint's variant.
     :param watcher: watchers of one name in one Airflow (told by its base URL) share the verdicts out among them; give
         those that are each to hear of every verdict different names.

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 from batch_bench import Batches
+from drift_check_bench import Check
+from drift_sensor_bench import Scene
 from running_task import aws_environment
 from serving import Clients, Serving, unique
 from trainer import Trainer
 from training_task import Training
 from tuner import Tuner
 
+import drift_table as tables
 from airflow_dlaws.hooks import aws
 from airflow_dlaws.local.process import LocalAws
 
@@ -63,3 +66,32 @@ def serving(local_aws: LocalAws, serving_clients: Clients) -> Iterator[Serving]:
 def batches(serving: Serving, serving_clients: Clients) -> Batches:
     """Transform and processing jobs in the bucket of `serving`."""
     return Batches(serving_clients, serving.bucket)
+
+
+@pytest.fixture
+def drift_check(local_aws: LocalAws, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """A drift check in a new bucket, which has no data yet."""
+    aws_environment(monkeypatch, local_aws)
+    return Check(local_aws, bucket)
+
+
+@pytest.fixture
+def drifted_check(drift_check: Check) -> Check:
+    """A drift check of two files that have drifted."""
+    drift_check.put("data/part-0.csv", tables.as_csv(tables.rows(1000, 2, shift=6)))
+    drift_check.put("data/part-1.csv", tables.as_csv(tables.rows(500, 3, shift=6)))
+    return drift_check
+
+
+@pytest.fixture
+def healthy_check(drift_check: Check) -> Check:
+    """A drift check of healthy data."""
+    drift_check.put("data/part-0.csv", tables.as_csv(tables.rows(3000, 2)))
+    return drift_check
+
+
+@pytest.fixture
+def drift_scene(local_aws: LocalAws, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A new bucket with a drift reference, where nothing is captured yet."""
+    aws_environment(monkeypatch, local_aws)
+    return Scene(local_aws.client("s3"), bucket)

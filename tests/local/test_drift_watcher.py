@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.sdk import Asset, AssetWatcher
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseEventTrigger
+from drift_check_bench import ASSET
 from running_task import aws_environment
 
 from airflow_dlaws.errors import SpecificationError
@@ -149,3 +151,19 @@ def test_it_is_a_trigger_for_asset_watchers_and_equal_ones_are_one(place):
     assert BaseEventTrigger.hash(*trigger.serialize()) != BaseEventTrigger.hash(*place.trigger(watcher="b").serialize())
     with pytest.raises(SpecificationError, match="no S3 location"):
         place.trigger(state_s3_uri="/tmp")
+
+
+def test_a_check_of_a_data_set_starts_what_watches_for_it_once_for_all_its_tries(drifted_check):
+    there = {"endpoint_name": "flights", "state_s3_uri": drifted_check.uri("reports")}
+    watcher = DriftVerdictTrigger(**there, poll_interval=0.05, aws_conn_id=None)
+    assert watcher._inbox().untold(datetime.now(UTC)) == []  # from now on verdicts are its business
+
+    drifted_check.run(endpoint_name="flights")
+    told = drifted_check.context["outlet_events"][ASSET].extra
+    drifted_check.ends(AirflowFailException, endpoint_name="flights", on_drift="fail")
+    drifted_check.run(endpoint_name="flights", features=["temp"], on_drift="return")  # which finds no drift
+
+    (event,) = heard(watcher, 1)
+    assert event == {**told, "id": event["id"]}
+    folder = S3Uri.parse(drifted_check.uri("reports/verdicts/flights/AllTraffic/"))
+    assert [row.uri.key.rpartition("/")[2] for row in drifted_check.store.list(folder)] == [event["id"]]

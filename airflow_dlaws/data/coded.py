@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,3 +25,8 @@ class Coded:
     def texts(self) -> list[object]:
         """Return the value of each row; None where there is none."""
         return [None if code < 0 else self.values[code] for code in self.codes.tolist()]
+
+
+def values_of(column: NDArray[Any] | Sequence[object] | Coded) -> Sequence[Any]:
+    """Return something that can be gone through value by value."""
+    return column.texts() if isinstance(column, Coded) else column  # type: ignore[return-value]

@@ -1,20 +1,21 @@
-"""Tables in local files (Parquet, CSV, NPY, NPZ) as columns in pieces, in bounded memory and at little cost.
+"""Tables in files (Parquet, CSV, JSON lines, NPY, NPZ) as columns in pieces, in bounded memory and at little cost.
 
-Parquet is read with as little of pyarrow as will do: converting columns through its own `to_numpy` would import pandas,
-which takes longer than reading a hundred thousand rows. Texts of Parquet stay codes into a dictionary.
+Here are the tables of Parquet and numpy; those of text are in data/text_tables.py. Parquet is read with as little of
+pyarrow as will do: converting columns through its own `to_numpy` would import pandas, which takes longer than reading
+a hundred thousand rows. Texts of Parquet stay codes into a dictionary.
 """
 
 from __future__ import annotations
 
 import abc
-import csv
-import itertools
+import enum
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_dlaws.data.coded import Coded
-from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.errors import OutcomeUnacceptable, SpecificationError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,58 +32,106 @@ _PARQUET_BUFFER = 1 << 16
 SUFFIXES = (".parquet", ".csv", ".npy", ".npz")
 
 
+class TableFormat(enum.StrEnum):
+    """How a table is written."""
+
+    CSV = "csv"
+    JSON_LINES = "jsonlines"
+    PARQUET = "parquet"
+
+
 class Table(abc.ABC):
     """Rows and named columns in a file."""
 
-    #: In the order of the file.
+    #: In the order of the file; of JSON lines those of its first rows.
     names: tuple[str, ...]
     #: Names of columns that hold texts or truth values, and of those that hold a vector in each row.
     texts: frozenset[str] = frozenset()
     vectors: frozenset[str] = frozenset()
     #: Whether reading a few columns costs less than reading all.
     by_column: bool = True
-    #: Rows that could not be read; known once all are read.
-    unreadable: int = 0
+
+    def __init__(self) -> None:
+        #: How many rows could not be read, by kind (drift/body.py); known once all are read.
+        self.faults: Counter[str] = Counter()
 
     @abc.abstractmethod
     def pieces(self, names: Sequence[str]) -> Iterator[Columns]:
-        """Yield the named columns, some rows at a time; a vector column as n x d numbers."""
+        """Yield those of the named columns that there are, some rows at a time; a vector column as n x d numbers.
+
+        :raises OutcomeUnacceptable: the file ends early, or is none of its kind.
+        """
 
 
 def open_table(path: Path) -> Table:
-    """Return the table in a file, by its suffix.
+    """Return the table in a local file, by its suffix.
 
     :raises SpecificationError: there is no such file, or it is none of the known kinds.
+    :raises OutcomeUnacceptable: it is not what its suffix says.
     """
     suffix = path.suffix.lower()
     if not path.is_file():
         raise SpecificationError(f"there is no file {path}")
     if suffix not in SUFFIXES:
         raise SpecificationError(f"{path} is no table: its name must end in {', '.join(SUFFIXES)}")
-    if suffix == ".parquet":
-        return ParquetTable(path)
-    return CsvTable(path) if suffix == ".csv" else NumpyTable(path)
+    if suffix in {".npy", ".npz"}:
+        return NumpyTable(path)
+    return read_table(path, str(path), TableFormat.CSV if suffix == ".csv" else TableFormat.PARQUET)
 
 
-def _rows_at_once(columns: int) -> int:
+def read_table(
+    file: Path | IO[bytes], where: str, written: TableFormat | str, *, names: Sequence[str] | None = None
+) -> Table:
+    """Return the table in a file of a known format.
+
+    :param file: where it lies, or the open file, which can be read from any place and stays open.
+    :param where: its name, for messages; text in a file whose name ends in .gz is unpacked.
+    :param names: the columns of CSV without a header line; None where the first line is one.
+    :raises SpecificationError: there is no such format.
+    :raises OutcomeUnacceptable: nothing of the file can be read (it is no Parquet, its header is no CSV).
+    """
+    from airflow_dlaws.data.text_tables import CsvTable, JsonLinesTable
+
+    known = table_format(written)
+    if known is TableFormat.PARQUET:
+        return ParquetTable(file, where)
+    return CsvTable(file, where, names) if known is TableFormat.CSV else JsonLinesTable(file, where)
+
+
+def table_format(written: str) -> TableFormat:
+    """Return the format of this name.
+
+    :raises SpecificationError: there is none.
+    """
+    try:
+        return TableFormat(written)
+    except ValueError:
+        allowed = [each.value for each in TableFormat]
+        raise SpecificationError(f"format={str(written)!r} is none of {allowed}") from None
+
+
+def rows_at_once(columns: int) -> int:
+    """Return how many rows of so many columns are read at once."""
     return max(_LEAST_ROWS, min(_MOST_ROWS, _VALUES_AT_ONCE // max(1, columns)))
 
 
 class ParquetTable(Table):
     """A Parquet file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | IO[bytes], where: str) -> None:
+        super().__init__()
         try:
             import pyarrow.parquet as parquet
+            from pyarrow.lib import ArrowException
         except ImportError as error:
             raise SpecificationError(
-                f"reading {path} needs pyarrow: pip install 'airflow-dlaws[validation]'"
+                f"reading {where} needs pyarrow where it is read: pip install 'airflow-dlaws[validation]' ({error})"
             ) from error
-        self._path = path
+        self._where, self._errors = where, (ArrowException, OSError, ValueError)
         try:
-            first = parquet.ParquetFile(path)
-        except (OSError, ValueError) as error:
-            raise SpecificationError(f"{path} cannot be read as Parquet: {error}") from error
+            first = parquet.ParquetFile(file)
+        except self._errors as error:
+            raise OutcomeUnacceptable(f"{where} cannot be read as Parquet: {error}") from error
         fields = {field.name: str(field.type) for field in first.schema_arrow}
         texts = [name for name, kind in fields.items() if kind in {"string", "large_string"} or "dictionary" in kind]
         self.names = tuple(fields)
@@ -90,18 +139,18 @@ class ParquetTable(Table):
         self.vectors = frozenset(name for name, kind in fields.items() if "list<" in kind)
         # Without pre-buffering and with a buffer, pages are read as they are needed.
         self._file = parquet.ParquetFile(
-            path, metadata=first.metadata, read_dictionary=texts, buffer_size=_PARQUET_BUFFER, pre_buffer=False
+            file, metadata=first.metadata, read_dictionary=texts, buffer_size=_PARQUET_BUFFER, pre_buffer=False
         )
 
     def pieces(self, names: Sequence[str]) -> Iterator[Columns]:
         """Yield the named columns."""
-        size = _rows_at_once(len(names))
+        there = [name for name in names if name in self.names]
         try:
             # One thread: two would need twice the memory, and more CPU altogether.
-            for batch in self._file.iter_batches(batch_size=size, columns=list(names), use_threads=False):
-                yield {name: arrow_column(batch.column(name)) for name in names}
-        except (OSError, ValueError) as error:
-            raise SpecificationError(f"{self._path} cannot be read as Parquet: {error}") from error
+            for batch in self._file.iter_batches(rows_at_once(len(there)), columns=there, use_threads=False):
+                yield {name: arrow_column(batch.column(name)) for name in there}
+        except self._errors as error:
+            raise OutcomeUnacceptable(f"{self._where} cannot be read as Parquet: {error}") from error
 
 
 def arrow_column(column: Any) -> NDArray[Any] | Sequence[object] | Coded:
@@ -146,65 +195,6 @@ def _plain_numbers(column: Any, *, fill: float) -> NDArray[Any] | None:
     return np.where(bits, numbers.astype(wide), wide.type(fill))
 
 
-class CsvTable(Table):
-    """A CSV file whose first line names the columns; all its values are texts."""
-
-    by_column = False
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._open() as file:
-            self.names = tuple(name.strip() for name in next(csv.reader(file), []))
-        if not self.names or len(set(self.names)) < len(self.names):
-            raise SpecificationError(f"{path}: the first line must name the columns, each once; it is {self.names}")
-        self.texts = self._not_numbers()
-
-    def _open(self) -> Any:
-        return self._path.open(encoding="utf-8-sig", errors="replace", newline="")
-
-    def _not_numbers(self) -> frozenset[str]:
-        """Return the columns with a text, among the first rows, that is neither a number nor a word for none."""
-        found: set[str] = set()
-        with self._open() as file:
-            rows = self._fitting(csv.reader(file))
-            next(rows, None)
-            for row in itertools.islice(rows, _LEAST_ROWS):
-                found.update(name for name, value in zip(self.names, row, strict=True) if _is_text(value))
-        return frozenset(found)
-
-    def pieces(self, names: Sequence[str]) -> Iterator[Columns]:
-        """Yield the named columns; a row with another number of values is left out and counted."""
-        places = [(name, self.names.index(name)) for name in names]
-        self.unreadable = 0
-        with self._open() as file:
-            rows = self._fitting(csv.reader(file))
-            next(rows, None)
-            while chunk := list(itertools.islice(rows, _rows_at_once(len(self.names)))):
-                yield {name: [row[place] for row in chunk] for name, place in places}
-
-    def _fitting(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error:
-                row = [""] * (len(self.names) + 1)
-            if len(row) == len(self.names):
-                yield row
-            elif row:  # blank lines are no rows
-                self.unreadable += 1
-
-
-def _is_text(value: str) -> bool:
-    word = value.strip()
-    try:
-        float(word)
-    except ValueError:
-        return word.lower() not in {"", "na", "n/a", "null", "none"}
-    return "_" in word
-
-
 class NumpyTable(Table):
     """The array of an NPY file, which stays on disk, or the arrays of an NPZ file, of which one is in memory at once.
 
@@ -214,10 +204,11 @@ class NumpyTable(Table):
     def __init__(self, path: Path) -> None:
         import numpy as np
 
+        super().__init__()
         try:
             loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise SpecificationError(f"{path} cannot be read as arrays of numpy: {error}") from error
+            raise OutcomeUnacceptable(f"{path} cannot be read as arrays of numpy: {error}") from error
         if isinstance(loaded, np.ndarray):
             self._arrays: Any = {"embedding" if loaded.ndim == 2 else "values": loaded}
         else:
@@ -228,21 +219,21 @@ class NumpyTable(Table):
             array = self._arrays[name]
             shapes[name] = array.shape
             if array.dtype.kind not in "fiubU" or array.ndim not in (1, 2):
-                raise SpecificationError(
+                raise OutcomeUnacceptable(
                     f"{path}: {name!r} is {array.dtype} {array.shape}; columns and matrices are read"
                 )
             self.texts |= {name} if array.dtype.kind in "Ub" else set()
             self.vectors |= {name} if array.ndim == 2 else set()
         if len({shape[0] for shape in shapes.values()}) != 1:
-            raise SpecificationError(f"{path}: arrays need the same number of rows; they are {shapes}")
+            raise OutcomeUnacceptable(f"{path}: arrays need the same number of rows; they are {shapes}")
 
     def pieces(self, names: Sequence[str]) -> Iterator[Columns]:
         """Yield the named arrays."""
-        arrays = {name: self._arrays[name] for name in names}
+        arrays = {name: self._arrays[name] for name in names if name in self.names}
         rows, width = (
             len(next(iter(arrays.values()))),
             sum(array.size // len(array) for array in arrays.values() if len(array)),
         )
-        size = _rows_at_once(width)
+        size = rows_at_once(width)
         for start in range(0, rows, size):
             yield {name: array[start : start + size] for name, array in arrays.items()}

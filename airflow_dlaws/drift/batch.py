@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from airflow_dlaws.data.tables import TableFormat
 from airflow_dlaws.drift.batch_readers import CAPTURE, CapturedFiles, File, TableFiles
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
 from airflow_dlaws.drift.labels import Labelled, LabelPlan, Labels
 from airflow_dlaws.drift.profile import ReferenceProfile
 from airflow_dlaws.drift.settings import DriftSettings
-from airflow_dlaws.drift.tables import TableFormat, TableOptions
 from airflow_dlaws.drift.verdict import DriftVerdict, assess
 from airflow_dlaws.errors import SpecificationError
 
@@ -85,6 +85,5 @@ def _reader(profile: ReferenceProfile, plan: BatchPlan, labels: Labels | None) -
     names = None
     if plan.format == TableFormat.CSV and not plan.header:
         names = tuple(plan.columns.get(name, name) for name in profile.feature_order)
-    options = TableOptions(format=TableFormat(plan.format), names=names)
     row_ids = plan.labels.row_id_column if plan.labels else None
-    return TableFiles(profile, labels, options, columns=plan.columns, row_ids=row_ids)
+    return TableFiles(profile, labels, plan.format, names=names, columns=plan.columns, row_ids=row_ids)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import IO
+from typing import IO, Any
 
+from airflow_dlaws.data.coded import values_of
+from airflow_dlaws.data.tables import read_table
 from airflow_dlaws.drift.answers import output_columns
-from airflow_dlaws.drift.body import Fault, Unreadable
+from airflow_dlaws.drift.body import Unreadable
 from airflow_dlaws.drift.capture import CaptureReader, CaptureRecord, count_records
 from airflow_dlaws.drift.columns import count_columns
 from airflow_dlaws.drift.counts import TrafficCounts, no_traffic
@@ -17,7 +19,6 @@ from airflow_dlaws.drift.labels import Labels
 from airflow_dlaws.drift.lines import capped_lines
 from airflow_dlaws.drift.outputs import answer_columns
 from airflow_dlaws.drift.profile import CONFIDENCE, PREDICTED_LABEL, PREDICTION, ReferenceProfile, probability_name
-from airflow_dlaws.drift.tables import Chunk, TableOptions, read_chunks
 from airflow_dlaws.errors import OutcomeUnacceptable, SpecificationError
 
 #: Files of data capture, in place of a table.
@@ -26,6 +27,8 @@ CAPTURE = "capture"
 _PIECE = 1024 * 1024
 _HOUR = re.compile(r"(?:^|/)(\d{4}/\d{2}/\d{2}/\d{2})/[^/]*$")
 
+Chunk = Mapping[str, Any]
+
 #: A file's name and the open file.
 File = tuple[str, IO[bytes]]
 
@@ -33,6 +36,8 @@ File = tuple[str, IO[bytes]]
 class TableFiles:
     """Counts tables, and remembers which columns they lack.
 
+    :param written: the files' format: "csv", "jsonlines" or "parquet".
+    :param names: the columns of CSV without a header line.
     :param columns: {the reference's name: the data's}, where the two differ.
     :param row_ids: the column that labels are joined by.
     """
@@ -41,12 +46,14 @@ class TableFiles:
         self,
         profile: ReferenceProfile,
         labels: Labels | None,
-        options: TableOptions,
+        written: str,
         *,
+        names: Sequence[str] | None,
         columns: Mapping[str, str],
         row_ids: str | None,
     ) -> None:
-        self._profile, self._labels, self._options, self._row_ids = profile, labels, options, row_ids
+        self._profile, self._labels, self._row_ids = profile, labels, row_ids
+        self._written, self._names = written, names
         outputs = [PREDICTION, *(probability_name(each) for each in profile.classes or ()), PREDICTED_LABEL, CONFIDENCE]
         outputs += [each.name for each in profile.outputs if each.name not in outputs]
         known = {*profile.feature_order, *outputs, *(each.name for each in profile.embeddings)}
@@ -70,14 +77,14 @@ class TableFiles:
 
         :raises OutcomeUnacceptable: it cannot be read at all, or has nothing of the reference.
         """
-        faults: Counter[Fault] = Counter()
         wanted = [*self._features.values(), *self._outputs.values(), *self._embeddings.values()]
         wanted += [self._row_ids] if self._row_ids and self._labels else []
         counts = no_traffic(self._profile)
-        for chunk in read_chunks(self._options, file, where, list(dict.fromkeys(wanted)), faults):
+        table = read_table(file, where, self._written, names=self._names)
+        for chunk in table.pieces(list(dict.fromkeys(wanted))):
             self._check_columns(where, chunk)
             counts += self._count_chunk(where, chunk)
-        return with_faults(self._profile, counts, faults)
+        return counts + dataclasses.replace(no_traffic(self._profile), faults=dict(table.faults))
 
     def _check_columns(self, where: str, chunk: Chunk) -> None:
         if not any(column in chunk for column in (*self._features.values(), *self._outputs.values())):
@@ -120,7 +127,7 @@ class TableFiles:
                 f"({PREDICTED_LABEL}, {PREDICTION}, or probabilities): labels cannot be compared. Leave labels= "
                 "out, or name the columns (columns=, row_id_column)"
             )
-        labels.compare(chunk[self._row_ids], outputs[PREDICTED_LABEL])
+        labels.compare(values_of(chunk[self._row_ids]), values_of(outputs[PREDICTED_LABEL]))
 
 
 class CapturedFiles:
@@ -178,15 +185,9 @@ def _numbers(columns: Sequence[Sequence[object]]) -> object:
         return float("nan") if found is None else found
 
     table = [
-        column if isinstance(column, np.ndarray) and column.dtype.kind in "fiu" else np.array([*map(number, column)])
+        column
+        if isinstance(column, np.ndarray) and column.dtype.kind in "fiu"
+        else np.array([*map(number, values_of(column))])
         for column in columns
     ]
     return np.column_stack(table)
-
-
-def with_faults(profile: ReferenceProfile, counts: TrafficCounts, faults: Counter[Fault]) -> TrafficCounts:
-    """Return the counts with what could not be read."""
-    import dataclasses
-
-    told = {fault.value: number for fault, number in sorted(faults.items()) if number}
-    return counts + dataclasses.replace(no_traffic(profile), faults=told)

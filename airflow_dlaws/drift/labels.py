@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from airflow_dlaws.drift.body import Fault
-from airflow_dlaws.drift.tables import TableFormat, TableOptions, read_chunks
+from airflow_dlaws.data.coded import values_of
+from airflow_dlaws.data.tables import TableFormat, read_table
 from airflow_dlaws.drift.values import category_of
 from airflow_dlaws.errors import OutcomeUnacceptable
 
@@ -49,13 +48,12 @@ class Labels:
     def __init__(self, plan: LabelPlan, files: Iterable[tuple[str, IO[bytes]]]) -> None:
         self._by_id: dict[str, str] = {}
         self._used = self._right = self._without = 0
-        options, faults = TableOptions(format=TableFormat(plan.format)), Counter[Fault]()
         for where, file in files:
-            for chunk in read_chunks(options, file, where, (plan.id_column, plan.label_column), faults):
+            for chunk in read_table(file, where, plan.format).pieces((plan.id_column, plan.label_column)):
                 lacking = sorted({plan.id_column, plan.label_column} - set(chunk))
                 if lacking:
                     raise OutcomeUnacceptable(f"{where} has no column {lacking}: labels need an id and a label")
-                self._take(chunk[plan.id_column], chunk[plan.label_column])
+                self._take(values_of(chunk[plan.id_column]), values_of(chunk[plan.label_column]))
 
     def _take(self, ids: Sequence[object], labels: Sequence[object]) -> None:
         for row_id, label in zip(map(category_of, ids), map(category_of, labels), strict=True):

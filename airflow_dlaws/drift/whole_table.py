@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_dlaws.data.coded import Coded
 from airflow_dlaws.data.tables import Table
-from airflow_dlaws.drift.body import Fault
 from airflow_dlaws.drift.build import build_profile, categorical_profile, numeric_profile
 from airflow_dlaws.drift.columns import count_columns
 from airflow_dlaws.drift.counts import FeatureCounts, TrafficCounts, no_traffic
@@ -43,7 +42,7 @@ def count_table(profile: ReferenceProfile, table: Table) -> TrafficCounts:
             counted = count_columns(profile, given, {name: piece[name] for name in names if name in outputs})
             counts, rows = counts + counted, rows + counted.rows
     counts = dataclasses.replace(counts, rows=rows, features=_with_absent(profile, table, counts, rows))
-    return counts + _unreadable(profile, table.unreadable)
+    return counts + dataclasses.replace(no_traffic(profile), faults=dict(table.faults))
 
 
 def _groups(profile: ReferenceProfile, there: Sequence[str]) -> Iterable[list[str]]:
@@ -58,11 +57,6 @@ def _with_absent(
 ) -> tuple[FeatureCounts, ...]:
     absent = {each.name for each in profile.features} - set(table.names)
     return tuple(dataclasses.replace(each, missing=rows) if each.name in absent else each for each in counts.features)
-
-
-def _unreadable(profile: ReferenceProfile, rows: int) -> TrafficCounts:
-    faults = {Fault.WRONG_COLUMN_COUNT.value: rows} if rows else {}
-    return dataclasses.replace(no_traffic(profile), faults=faults)
 
 
 def profile_table(

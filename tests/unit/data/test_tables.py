@@ -9,7 +9,7 @@ import pytest
 
 from airflow_dlaws.data.coded import Coded
 from airflow_dlaws.data.tables import arrow_column, open_table
-from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.errors import DlawsError, OutcomeUnacceptable, SpecificationError
 
 
 def whole(table, names):
@@ -72,7 +72,7 @@ def test_csv_keeps_texts_leaves_out_what_does_not_fit_and_counts_it(tmp_path):
 
     assert (table.names, table.texts) == (("x", "c"), {"c"})
     assert whole(table, ["c", "x"]) == {"c": ["a,b", "zwei\nZeilen"], "x": ["1.5", ""]}
-    assert table.unreadable == 2
+    assert table.faults == {"wrong_column_count": 2}
 
 
 def test_arrays_of_numpy_are_a_table(tmp_path):
@@ -91,10 +91,10 @@ def test_what_is_no_table_is_refused_by_name(tmp_path):
     files = {"t.parquet": b"no", "t.npy": b"no", "t.npz": b"no", "t.csv": b"", "t.txt": b"x"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SpecificationError, match=name):
+        with pytest.raises(DlawsError, match=name):
             open_table(tmp_path / name)
     np.savez(tmp_path / "uneven.npz", a=np.arange(3), b=np.arange(4))
-    with pytest.raises(SpecificationError, match="same number of rows"):
+    with pytest.raises(OutcomeUnacceptable, match="same number of rows"):
         open_table(tmp_path / "uneven.npz")
     with pytest.raises(SpecificationError, match=r"none\.parquet"):
         open_table(tmp_path / "none.parquet")

@@ -27,6 +27,8 @@ SHIPPED = DriftSettings(min_rows=10)
 ANY_EFFECT = DriftSettings(min_rows=10, min_effect=0.0, min_tail=0.0, min_spread=0.0)
 
 COMPONENTS = 20
+#: Pixels at the border are hardly ever inked.
+LEAST_SCALE = 0.1
 _CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -111,7 +113,7 @@ def _columns(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _pca(trained: np.ndarray, reference: np.ndarray, names: tuple[str, ...]) -> PcaProfile:
-    mean, scale, axes = build.fit_components(trained, COMPONENTS)
+    mean, scale, axes = build.fit_components(trained, COMPONENTS, least_scale=LEAST_SCALE)
     components = Matrix.of(axes)
     errors = build.reconstruction_error(reference, mean, scale, components.array())
     return PcaProfile(

@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 #: The name of the representation of the request columns.
 PCA = "pca"
 
-#: What the scale of a column is at least, in parts of the mean scale: a column that hardly ever moves would otherwise
-#: make every row in which it moves an outlier.
-_LEAST_SCALE = 0.1
-
 #: Rows that components are fitted on at most, and that are projected at once: more make them no better, and a table of
 #: a million rows is not copied as a whole.
 _MOST_FITTED = 50_000
@@ -202,13 +198,20 @@ def _components(numeric: Mapping[str, Any], count: int, cells: int, seed: int) -
     )
 
 
-def fit_components(table: Any, count: int) -> tuple[Any, Any, Any]:
-    """Return mean (d), scale (d) and the first `count` principal components (k x d) of a table (n x d)."""
+def fit_components(table: Any, count: int, *, least_scale: float = 0.0) -> tuple[Any, Any, Any]:
+    """Return mean (d), scale (d) and the first `count` principal components (k x d) of a table (n x d).
+
+    Each column is scaled by its own standard deviation, whatever its unit; one that does not vary by 1.
+
+    :param least_scale: for columns of one unit, such as pixels: what the scale of each is at least, in parts of the
+        mean scale. One that hardly ever moves would otherwise make every row in which it moves an outlier.
+    """
     import numpy as np
 
     mean = np.nan_to_num(np.nanmean(table, axis=0))
     spread = np.nan_to_num(np.nanstd(table, axis=0))
-    scale = np.maximum(spread, _LEAST_SCALE * (spread.mean() or 1.0))
+    scale = np.maximum(spread, least_scale * spread.mean())
+    scale[scale == 0] = 1.0
     standard = np.nan_to_num((table - mean) / scale)
     _, axes = np.linalg.eigh(standard.T @ standard)
     return mean, scale, axes[:, ::-1][:, :count].T

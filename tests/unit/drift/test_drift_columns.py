@@ -15,6 +15,8 @@ from airflow_dlaws.drift.build import build_profile, categorical_profile, numeri
 from airflow_dlaws.drift.columns import count_columns, count_numbers
 from airflow_dlaws.drift.counts import count_values, no_traffic
 from airflow_dlaws.drift.profile import ReferenceProfile
+from airflow_dlaws.drift.settings import DriftSettings
+from airflow_dlaws.drift.verdict import assess
 from airflow_dlaws.errors import SpecificationError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,3 +134,16 @@ def test_columns_of_different_lengths_are_refused():
 
     with pytest.raises(SpecificationError, match="same number of rows"):
         count_columns(profile, {"x": [1.0], "y": [1.0, 2.0]})
+
+
+def test_columns_of_small_unit_that_no_longer_belong_together_are_found_beside_large_ones():
+    generator, rows = np.random.default_rng(4), 2000
+    metres, weight = generator.normal(size=(2, 2 * rows))
+    kilometres = metres / 1000 + generator.normal(0, 1e-4, 2 * rows)
+    table = {"metres": metres / 1000, "kilometres": kilometres, "grams": 1000 * weight}
+    profile = build_profile({name: column[:rows] for name, column in table.items()}, created=NOW, components=2)
+    apart = {**table, "kilometres": generator.permutation(kilometres)}
+
+    for changed, drifted in ((table, ()), (apart, ("pca",))):
+        counts = count_columns(profile, {name: column[rows:] for name, column in changed.items()})
+        assert assess(profile, counts, DriftSettings()).drifted == drifted

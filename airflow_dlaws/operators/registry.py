@@ -18,6 +18,8 @@ from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, held_bac
 from airflow_dlaws.registry.manifest import (
     DRIFT_REFERENCE,
     MODEL_CARD,
+    MONITOR_CONSTRAINTS,
+    MONITOR_STATISTICS,
     ModelManifest,
     PublishedFiles,
     publish,
@@ -45,8 +47,10 @@ class RegisterModelOperator(DlawsOperator):
     """Register a model as a new version of a model package group, with its lineage and what is needed to watch it.
 
     Beside the artifact it writes manifest.json (lineage), model_quality.json (metrics), and drift_reference.json and
-    model_card.json out of the training job's output archive. A retry finds the version that an earlier try made; a
-    cleared task makes another one. Returns a :class:`~airflow_dlaws.registry.package.PackageResult` as JSON.
+    model_card.json out of the training job's output archive; the drift reference also as model_monitor/statistics.json
+    and constraints.json, which the version names as its baselines of data quality. A retry finds the version that an
+    earlier try made; a cleared task makes another one. Returns a :class:`~airflow_dlaws.registry.package.PackageResult`
+    as JSON.
 
     :param model_package_group: made if it is not there.
     :param artifact_uri: model.tar.gz in S3; taken from `training` if left out.
@@ -218,7 +222,24 @@ class RegisterModelOperator(DlawsOperator):
         missing = sorted({DRIFT_REFERENCE, MODEL_CARD} - set(members))
         if missing:
             self.log.warning("%s has no %s: the training script writes them to SM_OUTPUT_DATA_DIR", location, missing)
-        return members
+        return {**members, **self._monitor_baselines(members)}
+
+    def _monitor_baselines(self, members: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return the drift reference as Model Monitor's baselines, which the version names; none of another format."""
+        from airflow_dlaws.drift.model_monitor_export import constraints_document, statistics_document
+        from airflow_dlaws.drift.profile import parse_profile
+
+        if DRIFT_REFERENCE not in members:
+            return {}
+        try:
+            profile = parse_profile(members[DRIFT_REFERENCE])
+        except SpecificationError as error:
+            self.log.warning("The version gets no baselines for Model Monitor, and DriftSensor will refuse: %s", error)
+            return {}
+        documents = {
+            MONITOR_STATISTICS: statistics_document(profile), MONITOR_CONSTRAINTS: constraints_document(profile),
+        }  # fmt: skip
+        return {name: json.dumps(document).encode() for name, document in documents.items()}
 
     def _publish_metrics(self, store: ObjectStore, folder: S3Uri, manifest: ModelManifest) -> str | None:
         metrics = manifest.evaluation.get("challenger") or manifest.training.get("metrics")
@@ -241,7 +262,8 @@ class RegisterModelOperator(DlawsOperator):
             approval_status=approval_status,
             description=self.description,
             metrics_s3_uri=metrics_uri,
-            drift_reference_s3_uri=files.drift_reference_uri,
+            monitor_statistics_s3_uri=files.monitor_statistics_uri,
+            monitor_constraints_s3_uri=files.monitor_constraints_uri,
             metadata=_facts(manifest, files),
             generated_by=str(manifest.training.get("job_arn") or manifest.training.get("job_name") or ""),
             commit_id=str(manifest.lineage.get("commit_id", "")),

@@ -71,11 +71,15 @@ class PublishedFiles:
 
     manifest_uri: str
     drift_reference_uri: str | None = None
+    #: The drift reference as SageMaker Model Monitor reads it.
+    monitor_statistics_uri: str | None = None
+    monitor_constraints_uri: str | None = None
     model_card_uri: str | None = None
 
 
 #: What a training job leaves in its output archive for those who serve and watch the model.
 DRIFT_REFERENCE = "drift_reference.json"
+MONITOR_STATISTICS, MONITOR_CONSTRAINTS = "model_monitor/statistics.json", "model_monitor/constraints.json"
 MODEL_CARD = "model_card.json"
 
 
@@ -87,7 +91,7 @@ def read_manifest(store: ObjectStore, uri: S3Uri) -> ModelManifest:
 def publish(
     store: ObjectStore, folder: S3Uri, members: Mapping[str, bytes], manifest: Mapping[str, Any]
 ) -> PublishedFiles:
-    """Write the manifest, the drift reference and the model card under `folder`; writing twice changes nothing."""
+    """Write the manifest and the named documents under `folder`; writing twice changes nothing."""
     store.write_json(folder / FILE_NAME, manifest)
     for name, body in members.items():
         store.write(folder / name, body, content_type="application/json")
@@ -96,5 +100,9 @@ def publish(
         return str(folder / name) if name in members else None
 
     return PublishedFiles(
-        manifest_uri=str(folder / FILE_NAME), drift_reference_uri=uri(DRIFT_REFERENCE), model_card_uri=uri(MODEL_CARD)
+        manifest_uri=str(folder / FILE_NAME),
+        drift_reference_uri=uri(DRIFT_REFERENCE),
+        monitor_statistics_uri=uri(MONITOR_STATISTICS),
+        monitor_constraints_uri=uri(MONITOR_CONSTRAINTS),
+        model_card_uri=uri(MODEL_CARD),
     )

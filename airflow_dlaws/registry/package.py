@@ -33,7 +33,8 @@ class PackageSpec:
     """One version of a model package group, as it should be.
 
     :param metrics_s3_uri: JSON with the model's quality, for ModelMetrics.
-    :param drift_reference_s3_uri: the profile of the data the model knows, for DriftCheckBaselines.
+    :param monitor_statistics_s3_uri, monitor_constraints_s3_uri: the data that the model knows, as Model Monitor's
+        statistics.json and constraints.json, for DriftCheckBaselines; both or none.
     :param metadata: small facts for the console; long ones are cut, the manifest has them whole.
     """
 
@@ -47,7 +48,8 @@ class PackageSpec:
     approval_status: str = "PendingManualApproval"
     description: str = ""
     metrics_s3_uri: str | None = None
-    drift_reference_s3_uri: str | None = None
+    monitor_statistics_s3_uri: str | None = None
+    monitor_constraints_s3_uri: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     generated_by: str = ""
     commit_id: str = ""
@@ -154,8 +156,13 @@ def creation_request(spec: PackageSpec) -> dict[str, Any]:
     }
     if spec.metrics_s3_uri:
         request["ModelMetrics"] = {"ModelQuality": {"Statistics": _json_file(spec.metrics_s3_uri)}}
-    if spec.drift_reference_s3_uri:
-        request["DriftCheckBaselines"] = {"ModelDataQuality": {"Statistics": _json_file(spec.drift_reference_s3_uri)}}
+    if spec.monitor_statistics_s3_uri and spec.monitor_constraints_s3_uri:
+        request["DriftCheckBaselines"] = {
+            "ModelDataQuality": {
+                "Statistics": _json_file(spec.monitor_statistics_s3_uri),
+                "Constraints": _json_file(spec.monitor_constraints_s3_uri),
+            }
+        }
     return request
 
 

@@ -9,8 +9,10 @@ import uuid
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from captured_traffic import reference
 from running_task import RunningTask, aws_environment
 
+from airflow_dlaws.drift.model_monitor import read_baseline
 from airflow_dlaws.jobs import wire
 from airflow_dlaws.operators.registry import RegisterModelOperator
 from airflow_dlaws.registry.manifest import ModelManifest
@@ -50,7 +52,8 @@ class Registration:
             "metrics": {"validation:log_loss": 0.31},
         }
         self.s3.put_object(Bucket=bucket, Key="train-1/output/model.tar.gz", Body=archive(model__pt="weights"))
-        self.put_output(archive(drift_reference__json='{"rows": 5}', model_card__json='{"name": "flights"}'))
+        known = json.dumps(reference().document())
+        self.put_output(archive(drift_reference__json=known, model_card__json='{"name": "flights"}'))
 
     def put_output(self, body):
         self.s3.put_object(Bucket=self.bucket, Key="train-1/output/output.tar.gz", Body=body)
@@ -92,11 +95,24 @@ def test_a_version_carries_image_artifact_metrics_drift_reference_and_lineage(re
     assert package["CustomerMetadataProperties"]["verdict"] == "better"
     metrics = registration.read(package["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"])
     assert set(metrics["binary_classification_metrics"]) == {"log_loss", "brier", "accuracy"}
-    baseline = package["DriftCheckBaselines"]["ModelDataQuality"]["Statistics"]["S3Uri"]
-    assert baseline == result.drift_reference_uri
-    assert registration.read(baseline) == {"rows": 5}
+    assert registration.read(result.drift_reference_uri) == reference().document()
+    baselines = package["DriftCheckBaselines"]["ModelDataQuality"]
+    files = [json.dumps(registration.read(baselines[name]["S3Uri"])) for name in ("Statistics", "Constraints")]
+    again = read_baseline(*files, created=reference().created, prediction="prediction").profile
+    assert [each.name for each in again.features] == [each.name for each in reference().features]
+    assert again.rows == reference().rows
     assert registration.read(result.model_card_uri) == {"name": "flights"}
     assert f"model-packages/{registration.group}/1" in registration.task.pushed["_link_ConsoleLink"]
+
+
+def test_a_reference_of_another_format_is_kept_and_is_no_baseline_of_model_monitor(registration):
+    registration.put_output(archive(drift_reference__json='{"rows": 5}'))
+    result = registration.run()
+
+    assert registration.read(result.drift_reference_uri) == {"rows": 5}
+    assert "DriftCheckBaselines" not in registration.sagemaker.describe_model_package(
+        ModelPackageName=result.package_arn
+    )
 
 
 def test_the_manifest_lies_beside_the_artifact_and_pins_its_bytes(registration):

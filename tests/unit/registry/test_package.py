@@ -40,7 +40,8 @@ def test_a_full_request_is_one_that_the_service_model_takes():
             approval_status="Approved",
             description="x" * 2000,
             metrics_s3_uri="s3://bucket/m.json",
-            drift_reference_s3_uri="s3://bucket/d.json",
+            monitor_statistics_s3_uri="s3://bucket/s.json",
+            monitor_constraints_s3_uri="s3://bucket/c.json",
             metadata={"run_id": "scheduled__2013-01-01T00:00:00+00:00"},
             generated_by="arn:aws:sagemaker:us-east-1:123456789012:training-job/j",
             commit_id="abc",
@@ -48,7 +49,11 @@ def test_a_full_request_is_one_that_the_service_model_takes():
     )
 
     assert ParamValidator().validate(request, CREATION).generate_report() == ""
-    assert request["DriftCheckBaselines"]["ModelDataQuality"]["Statistics"]["S3Uri"] == "s3://bucket/d.json"
+    baselines = request["DriftCheckBaselines"]["ModelDataQuality"]
+    assert [baselines[name]["S3Uri"] for name in ("Statistics", "Constraints")] == [
+        "s3://bucket/s.json",
+        "s3://bucket/c.json",
+    ]
     assert request["CustomerMetadataProperties"] == {"run_id": "scheduled__2013-01-01T00:00:00+00:00"}
 
 

@@ -12,8 +12,14 @@ from scipy import stats
 
 from drift_data import ROOT
 
-#: Evidently 0.7.23 does not import with pandas 3.
-PEERS = {"evidently": ("evidently==0.7.23", "pandas<3"), "river": ("river==0.26.1",)}
+#: What each virtual environment gets, step by step. Evidently 0.7.23 does not import with pandas 3. torch comes before
+#: alibi-detect and alone: it decides which numpy that may pin.
+PEERS = {
+    "evidently": [["evidently==0.7.23", "pandas<3", "pyarrow"]],
+    "river": [["river==0.26.1"]],
+    "polars": [["polars==2.1.0", "pyarrow"]],
+    "alibi": [["torch==2.13.0"], ["alibi-detect==0.13.0", "numpy<2"]],
+}
 #: What an empty bin counts as in a population stability index: the usual choice.
 LEAST_SHARE = 1e-4
 
@@ -23,7 +29,8 @@ def environment(peer: str) -> Path:
     home = ROOT / ".dlaws" / "bench-venvs" / peer
     if not (home / "freeze.txt").exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        subprocess.run([home / "bin" / "pip", "install", "--quiet", *PEERS[peer]], check=True)
+        for packages in PEERS[peer]:
+            subprocess.run([home / "bin" / "pip", "install", "--quiet", *packages], check=True)
         (home / "freeze.txt").touch()
     return home
 

@@ -34,17 +34,12 @@ from typing import Any
 
 import numpy as np
 
+import drift_peers
 from airflow_dlaws.drift.embedding import build_embedding, count_images, discrepancy
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".dlaws" / "bench-drift-speed"
 RESULT = ROOT / "benchmarks" / "results" / "drift_speed.json"
-PEERS = {
-    "evidently": [["evidently==0.7.23", "pandas<3", "pyarrow"]],
-    "polars": [["polars==2.1.0"]],
-    # torch first and alone: it decides which numpy alibi-detect may pin.
-    "alibi": [["torch==2.13.0"], ["alibi-detect==0.13.0", "numpy<2"]],
-}
 ROWS, CURRENT_ROWS = 1_000_000, 100_000
 VECTORS, DIMENSION = 10_000, 512
 #: Shares of Evidently's CPU and memory, of alibi-detect's CPU, and CPU seconds, that may be used.
@@ -95,13 +90,7 @@ def _last_line(text: str) -> Any:
 
 def peer(name: str) -> list[str]:
     """Return the command that runs a peer, in its own virtual environment."""
-    folder = ROOT / ".dlaws" / "bench-venvs" / name
-    python = folder / "bin" / "python"
-    if not (folder / ".complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        for packages in PEERS[name]:
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-        (folder / ".complete").touch()
+    python = drift_peers.environment(name) / "bin" / "python"
     return [str(python), str(ROOT / "benchmarks" / "drift_speed_peers.py")]
 
 

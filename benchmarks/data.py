@@ -39,6 +39,18 @@ RESULT = ROOT / "benchmarks" / "results" / "data.json"
 OURS = ("npy", "npz", "pth", "parquet", "tfrecord", "hdf5", "lmdb")
 BARRED = ("npy", "npz", "pth", "parquet", "tfrecord", "hdf5")
 PEERS = {"webdataset": "webdataset==1.0.2", "litdata": "litdata==0.2.76", "streaming": "mosaicml-streaming==0.13.0"}
+#: What pip is asked for in turn. Left to itself it brings a torch with CUDA for the newest torchvision (litdata), or
+#: searches for twenty minutes (mosaicml-streaming). torchvision is imported, not used, and 0.15.1 bears any torch.
+TORCH, VISION = "torch==2.13.0", ["--no-deps", "torchvision==0.15.1"]
+ASKED = {
+    "webdataset": ([TORCH, "numpy", PEERS["webdataset"]],),
+    "litdata": ([TORCH, "numpy", "torchvision==0.28.0", PEERS["litdata"]], VISION),
+    "streaming": (
+        [TORCH, "numpy<2.2", "transformers<5,>=4.50", "Brotli", "python-snappy<1", "zstd<2", "xxhash<4", "catalogue<3"],
+        ["boto3<2", "pillow", "requests"],
+        [*VISION, PEERS["streaming"]],
+    ),
+}
 
 #: Runs in our environment and in the peers': reads each way with each number of workers; a line of JSON for each pass.
 PASSES = r"""
@@ -214,10 +226,9 @@ def environment(peer: str) -> Path:
     home = ROOT / ".dlaws" / "bench-venvs" / requirement.split("==")[0]
     if not (home / "freeze.txt").exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        # mosaicml-streaming wants torchvision, whose newest release brings the torch that it was built with.
-        first = [] if peer == "streaming" else [["torch==2.13.0"]]
-        for wanted in (*first, ["numpy", requirement]):
-            subprocess.run([home / "bin" / "pip", "install", "--quiet", *wanted], check=True)
+        for arguments in ASKED[peer]:
+            subprocess.run([home / "bin" / "pip", "install", "--quiet", *arguments], check=True)
+        subprocess.run([home / "bin" / "python", "-m", "compileall", "-q", home / "lib"], stdout=subprocess.DEVNULL)
         (home / "freeze.txt").touch()
     return home / "bin" / "python"
 

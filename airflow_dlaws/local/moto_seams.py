@@ -1,6 +1,6 @@
-"""Where the local AWS touches moto's insides, with `cloudwatch`; tests/local/test_moto_seams.py names all seams.
+"""Where the local AWS touches moto's insides; so do `cloudwatch` and `cloudwatch_logs`.
 
-moto is pinned in pyproject.toml because of this file. None of moto's SageMaker is used.
+All seams are named by tests/local/test_moto_seams.py. moto is pinned in pyproject.toml because of this file. None of moto's SageMaker is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from airflow_dlaws.local import cloudwatch
+from airflow_dlaws.local import cloudwatch, cloudwatch_logs
 
 #: Signing names of the services that moto serves here. Everything else is refused: a service that nobody has tried
 #: against this project must not look as if it worked.
@@ -31,8 +31,9 @@ class QuietRequestHandler(MotoRequestHandler):
 
 
 def moto_application() -> Any:
-    """Return moto's WSGI application, all services in one; CloudWatch is answered by `cloudwatch.LocalCloudWatch`."""
+    """Return moto's WSGI application, all services in one; CloudWatch and its logs are answered by subclasses here."""
     cloudwatch.install()
+    cloudwatch_logs.install()
     return DomainDispatcherApplication(create_backend_app)
 
 

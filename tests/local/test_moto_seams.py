@@ -8,15 +8,18 @@ from pathlib import Path
 
 import moto
 import moto.cloudwatch.urls
+import moto.logs.urls
 from botocore.session import get_session
 from moto.cloudwatch.exceptions import InvalidFormat, ResourceNotFound, ValidationError
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
+from moto.logs.models import LogGroup, LogsBackend
+from moto.logs.responses import LogsResponse
 from moto.moto_server import werkzeug_app
 from moto.sns.models import sns_backends
 
-from airflow_dlaws.local import cloudwatch, moto_seams
+from airflow_dlaws.local import cloudwatch, cloudwatch_logs, moto_seams
 
 
 def test_the_pinned_moto_has_the_seams_we_use() -> None:
@@ -39,6 +42,16 @@ def test_the_pinned_moto_has_the_seams_of_our_cloudwatch() -> None:
     assert {"message", "arn"} <= set(inspect.signature(topics.publish).parameters)
 
 
+def test_the_pinned_moto_has_the_seams_of_our_logs() -> None:
+    cloudwatch_logs.install()
+    assert moto.logs.urls.url_paths == {"{0}/$": cloudwatch_logs.LocalLogs.dispatch}
+    assert issubclass(cloudwatch_logs.LocalLogs, LogsResponse)
+    assert "groups" in vars(LogsBackend("us-east-1", "123456789012"))
+    assert "streams" in vars(LogGroup("123456789012", "us-east-1", "group"))
+    asked = ["log_group_name", "log_stream_names", "start_time", "end_time", "limit", "next_token"]
+    assert list(inspect.signature(LogsBackend.filter_log_events).parameters)[1:7] == asked
+
+
 def test_no_other_module_imports_moto() -> None:
     package = Path(moto_seams.__file__).parent.parent
     users = {
@@ -46,7 +59,7 @@ def test_no_other_module_imports_moto() -> None:
         for path in package.rglob("*.py")
         if re.search(r"^\s*(import|from) moto\b", path.read_text(), re.MULTILINE)
     }
-    assert users == {"moto_seams.py", "cloudwatch.py"}
+    assert users == {"moto_seams.py", "cloudwatch.py", "cloudwatch_logs.py"}
 
 
 def test_the_services_left_to_moto_are_signed_with_the_names_we_route_by() -> None:

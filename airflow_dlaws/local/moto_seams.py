@@ -1,6 +1,7 @@
 """Where the local AWS touches moto's insides; so do `cloudwatch` and `cloudwatch_logs`.
 
-All seams are named by tests/local/test_moto_seams.py. moto is pinned in pyproject.toml because of this file. None of moto's SageMaker is used.
+All seams are named by tests/local/test_moto_seams.py. moto is pinned in pyproject.toml because of them. None of moto's
+SageMaker is used.
 """
 
 from __future__ import annotations

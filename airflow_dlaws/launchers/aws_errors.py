@@ -20,10 +20,12 @@ from airflow_dlaws.errors import DlawsError, NoCapacity, ServiceRefused, Service
 #: Codes that mean "later", whatever HTTP status they come with.
 _PASSING = frozenset(
     {
+        "ConcurrentUpdateException",
         "InternalError",
         "InternalFailure",
         "InternalServerError",
         "InternalServerException",
+        "InternalServiceException",
         "RequestLimitExceeded",
         "RequestTimeout",
         "RequestTimeoutException",

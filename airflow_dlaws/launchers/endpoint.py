@@ -20,6 +20,14 @@ from airflow_dlaws.rollout.state import EndpointStatus, EndpointView
 #: SageMaker answers ValidationException for nearly everything; what is missing is told by the wording.
 _MISSING = "Could not find"
 _NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
+#: Without the exclusions the new configuration's data capture and weight would count for nothing.
+_KEEP_SIZE: Mapping[str, Any] = {
+    "RetainAllVariantProperties": True,
+    "ExcludeRetainedVariantProperties": [
+        {"VariantPropertyType": "DesiredWeight"},
+        {"VariantPropertyType": "DataCaptureConfig"},
+    ],
+}
 #: VariantStatus of a fleet that has traffic.
 _ON_TRAFFIC = frozenset({"ActivatingTraffic", "Baking"})
 
@@ -85,8 +93,8 @@ class EndpointPort:
             model = found["ProductionVariants"][0].get("ModelName")
             must_equal(f"endpoint configuration {names.config_name}", "model", model, names.model_name)
 
-    def check_variants(self, config_name: str, variant_name: str) -> None:
-        """Refuse to move from a configuration that AWS cannot shift traffic from, or go back to.
+    def check_variants(self, config_name: str, variant_name: str) -> Mapping[str, Any]:
+        """Refuse to move from a configuration that AWS cannot shift traffic from, or go back to; return its variant.
 
         :raises SpecificationError: the configuration is gone, or its variants have other names.
         """
@@ -106,6 +114,8 @@ class EndpointPort:
                 f"variant_name={variant_name!r}, but {config_name} in service has {found}: AWS shifts traffic only "
                 f"between equal variant names. Set variant_name to {found[0]!r}"
             )
+        variant: Mapping[str, Any] = answer["ProductionVariants"][0]
+        return variant
 
     def package_of(self, config_name: str) -> str:
         """Return the ARN of the model package that a configuration serves; empty where it was made of none."""
@@ -125,14 +135,20 @@ class EndpointPort:
             raise translated(f"create endpoint {endpoint_name}", error) from error
         return True
 
-    def update(self, endpoint_name: str, config_name: str, deployment_config: Mapping[str, Any]) -> bool:
+    def update(
+        self, endpoint_name: str, config_name: str, deployment_config: Mapping[str, Any], *, keep_size: bool = False
+    ) -> bool:
         """Ask for another configuration; return False where AWS refuses because the endpoint is moving already.
 
+        :param keep_size: as many instances as serve now, whatever the configuration begins with.
         :raises ServiceRefused: AWS refuses it for another reason.
         """
         try:
             self._client.update_endpoint(
-                EndpointName=endpoint_name, EndpointConfigName=config_name, DeploymentConfig=dict(deployment_config)
+                EndpointName=endpoint_name,
+                EndpointConfigName=config_name,
+                DeploymentConfig=dict(deployment_config),
+                **(_KEEP_SIZE if keep_size else {}),
             )
         except ClientError as error:
             view = self.describe(endpoint_name)
@@ -177,7 +193,9 @@ def _view(answer: Mapping[str, Any]) -> EndpointView:
     ]
     traffic = [status for status in statuses if status["Status"] in _ON_TRAFFIC]
     starts = [status["StartTime"].timestamp() for status in traffic if status.get("StartTime")]
+    (variant,) = answer.get("ProductionVariants") or [{}]
     return EndpointView(
+        instances=variant.get("DesiredInstanceCount"),
         status=EndpointStatus(answer["EndpointStatus"]),
         config_name=answer.get("EndpointConfigName", ""),
         pending_config_name=pending.get("EndpointConfigName", ""),

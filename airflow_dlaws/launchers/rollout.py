@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from airflow_dlaws.errors import DlawsError, ServiceUnavailable, SpecificationError
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_cleanup import clean_up
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
-from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
-from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
+from airflow_dlaws.launchers.rollout_scaling import VariantScaling
+from airflow_dlaws.launchers.rollout_store import RolloutStore
+from airflow_dlaws.launchers.rollout_takeover import Takeover
+from airflow_dlaws.launchers.rollout_watch import alarms_of
 from airflow_dlaws.rollout.looks import look_of
 from airflow_dlaws.rollout.machine import Decision, decide
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
+from airflow_dlaws.rollout.scaling import ScalingRecord, record_of
 from airflow_dlaws.rollout.state import Cause, Look, Observation, RolloutState, Step, is_final
 from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.storage import ObjectStore
@@ -62,8 +66,12 @@ class RolloutConductor:
         self._client, self._known, self._clock, self._sleep = client, known, clock, sleep
         self._endpoint = EndpointPort(client("sagemaker"))
         self._measures = RolloutMeasures(client, order)
-        self._alarms = self._alarms_of(names.config_name)
+        self._alarms = alarms_of(client, order, names.config_name)
         self._store = RolloutStore(ObjectStore(client("s3")), order, names)
+        self._scaling = VariantScaling(
+            client, endpoint_name=order.endpoint_name, variant_name=order.variant_name, sleep=sleep
+        )
+        self._takeover = Takeover(client, order, self._store, clock=clock, sleep=sleep)
         self._record: RolloutRecord | None = None
 
     @property
@@ -100,7 +108,7 @@ class RolloutConductor:
             return
         try:
             if former:
-                self._stop_former(former)
+                self._takeover.see_to(former)
             self._endpoint.ensure_model(self.order, self.names)
             self._endpoint.ensure_config(self.order, self.names)
             self._ensure_quiet_alarms()
@@ -152,7 +160,11 @@ class RolloutConductor:
         if decision.action is Action.UPDATE:
             return self._update(state)
         if decision.action is Action.RESTORE:
-            return state, self._endpoint.update(endpoint_name, state.previous_config, _RESTORE_CONFIG)
+            state = self._without_scaling(state)
+            keep_size = state.scaling is not None or state.instances == self.order.initial_instance_count
+            return state, self._endpoint.update(
+                endpoint_name, state.previous_config, _RESTORE_CONFIG, keep_size=keep_size
+            )
         return state, True
 
     def _refused(self, error: DlawsError, decision: Decision) -> RolloutState:
@@ -165,7 +177,11 @@ class RolloutConductor:
         return self.state.but(step=Step.FAILED, reason=reason)
 
     def finish(self) -> RolloutResult:
-        """Write the report, remove alarms and lock, and return the result."""
+        """Write the report, put autoscaling back, remove alarms and lock, and return the result.
+
+        :raises DlawsError: autoscaling is not as it was; the lock stays, so that the next try or rollout puts it back.
+        """
+        self._put_scaling_back()
         self._store.write_report(self.record)
         self._clean_up()
         keep = self.order.keep_configurations
@@ -200,6 +216,7 @@ class RolloutConductor:
             return
         if on_kill is OnKill.LEAVE:
             self._save(self.state.but(abandoned=True, cause=cause, reason=f"{reason}; AWS goes on by itself"))
+            self._put_scaling_back()
             return
         self._go_back(cause, reason)
         until = self._clock() + wait_seconds
@@ -211,6 +228,8 @@ class RolloutConductor:
                 self._sleep(min(self.order.plan.look_seconds, wait_seconds / 10))
         if is_final(self.state.step):
             self.finish()
+        else:
+            self._put_scaling_back()
 
     def _go_back(self, cause: Cause, reason: str) -> None:
         now = self._clock()
@@ -226,16 +245,56 @@ class RolloutConductor:
         live = self._endpoint.describe(self.order.endpoint_name)
         if live is None:
             return state, False
-        self._endpoint.check_variants(live.config_name, self.order.variant_name)
+        blue = self._endpoint.check_variants(live.config_name, self.order.variant_name)
         self._refuse_older(live.config_name)
         way_back = {
             "previous_config": live.config_name,
             "updated_at": self._clock(),
             **self._measures.before(live.config_name, self._clock()),
+            "instances": live.instances,
+            "scaling": self._scaling_now(blue),
         }
         self._save(self.state.but(**way_back))
+        state = self._without_scaling(state.but(**way_back))
         config = self.order.plan.deployment_config(self._alarms.names)
-        return state.but(**way_back), self._endpoint.update(self.order.endpoint_name, state.requested_config, config)
+        asked = state.requested_config
+        return state, self._endpoint.update(
+            self.order.endpoint_name, asked, config, keep_size=state.scaling is not None
+        )
+
+    def _scaling_now(self, blue: Mapping[str, Any]) -> ScalingRecord | None:
+        """Return how the variant scales; what was remembered when it was taken off counts more than what is there."""
+        known = self.state.scaling
+        if known and known.is_off:
+            return known
+        target, old_type = self._scaling.read(), str(blue.get("InstanceType", ""))
+        if target is None:
+            return None
+        return record_of(target, old_type=old_type, new_type=self.order.instance_type, variant=self.order.variant_name)
+
+    def _without_scaling(self, state: RolloutState) -> RolloutState:
+        """Deregister the variant where AWS wants that. Here remembering comes first: no death may lose how it was."""
+        if state.scaling is None or not state.scaling.must_go:
+            return state
+        off = replace(state.scaling, is_off=True)
+        self._save(self.state.but(scaling=off))
+        self._scaling.take_off()
+        return state.but(scaling=off)
+
+    def _put_scaling_back(self) -> None:
+        scaling = self.state.scaling
+        if scaling is None or not scaling.is_off:
+            return
+        try:
+            if self._endpoint.describe(self.order.endpoint_name) is not None:  # AWS has deregistered a deleted one
+                self._scaling.put_back(scaling.target)
+        except DlawsError as error:
+            raise type(error)(
+                f"the rollout is {self.state.step.value} ({self.state.reason}), but autoscaling is still off: {error}. "
+                f"It was {scaling.target.sentence}; the next try, the next rollout and `dlaws rollout abort "
+                f"{self.order.endpoint_name}` put it back"
+            ) from error
+        self._save(self.state.but(scaling=replace(scaling, is_off=False)))
 
     def _refuse_older(self, blue: str) -> None:
         asked = self.order.model_package_arn
@@ -268,33 +327,11 @@ class RolloutConductor:
                 "Try again when it is quiet"
             )
 
-    def _stop_former(self, former: LockNote) -> None:
-        """See to what a former holder left: its update must not go on unwatched, its alarms must not stay for ever."""
-        alarms = self._alarms_of(former.config_name)
-        live = self._endpoint.describe(self.order.endpoint_name)
-        if live and live.pending_config_name == former.config_name and alarms.views():
-            log.warning("rolling back %s, left behind by %s", former.config_name, former.owner)
-            alarms.trip(f"left behind by {former.owner}", self._clock())
-            deadline = self._clock() + self.order.plan.rollback_seconds
-            while live and live.pending_config_name == former.config_name and self._clock() < deadline:
-                self._sleep(self.order.plan.look_seconds)
-                live = self._endpoint.describe(self.order.endpoint_name)
-        alarms.remove()
-
     def _clean_up(self) -> None:
         try:
             self._alarms.remove()
         finally:
             self._store.release()
-
-    def _alarms_of(self, config_name: str) -> RolloutAlarms:
-        order = self.order
-        return RolloutAlarms(
-            self._client("cloudwatch"),
-            endpoint_name=order.endpoint_name,
-            config_name=config_name,
-            variant_name=order.variant_name,
-        )
 
     def _new_record(self) -> RolloutRecord:
         if self._known:

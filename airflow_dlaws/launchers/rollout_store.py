@@ -10,7 +10,7 @@ Everything of an endpoint that is not one task's own is `RolloutFolder`; the com
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_dlaws.errors import ServiceUnavailable
@@ -33,6 +33,8 @@ class LockNote:
     taken_at: float
     #: After this the holder's own deadlines have passed: nobody can be working on it any more.
     expires_at: float
+    #: Whom it was taken from, until what that rollout has left behind is seen to.
+    former: LockNote | None = None
 
 
 class RolloutFolder:
@@ -59,6 +61,12 @@ class RolloutFolder:
         uri = self.uri(config_name, ".json")
         with service_errors(f"read {uri}"):
             return read_record(self.store, uri)
+
+    def save(self, record: RolloutRecord) -> None:
+        """Remember a rollout that nobody is working on."""
+        uri = self.uri(record.state.requested_config, ".json")
+        with service_errors(f"write {uri}"):
+            self.store.write_json(uri, to_json(record))
 
     def records(self) -> list[RolloutRecord]:
         """Return all rollouts, the oldest first."""
@@ -91,6 +99,10 @@ class RolloutFolder:
         uri = self.uri(config_name, ".cleaned")
         with service_errors(f"write {uri}"):
             self.store.write(uri, b"")
+
+
+def _body(note: LockNote) -> bytes:
+    return json.dumps(to_json(note)).encode()
 
 
 def _is_aside(name: str) -> bool:
@@ -136,7 +148,7 @@ class RolloutStore:
             self._store.write(self.report_uri, to_html(report).encode(), content_type="text/html; charset=utf-8")
 
     def acquire(self, *, now: float, expires_at: float) -> LockNote | None:
-        """Take the endpoint's lock; return the note of a former holder whose rollout was left unfinished.
+        """Take the endpoint's lock; return the note of a former holder, until `forget_former` is called.
 
         Its own task takes a lock up again (a retry; or, after a clear, the task's next life). So does anybody once
         the holder's rollout is over, was abandoned by a killed task, or has expired.
@@ -150,23 +162,34 @@ class RolloutStore:
             taken_at=now,
             expires_at=expires_at,
         )
-        body = json.dumps(to_json(note)).encode()
         with service_errors(f"take the lock {self._lock_uri}"):
-            if self._store.create(self._lock_uri, body):
+            if self._store.create(self._lock_uri, _body(note)):
                 return None
             text, etag = self._store.read_versioned(self._lock_uri)
             holder = from_json(LockNote, json.loads(text))
+            former = holder.former if holder.config_name == note.config_name else holder
             free = holder.owner == note.owner or now > holder.expires_at or self._is_over(holder)
-            if free and self._store.replace(self._lock_uri, body, etag=etag):
-                return None if holder.config_name == note.config_name else holder
+            if free and self._store.replace(self._lock_uri, _body(replace(note, former=former)), etag=etag):
+                return former
         raise ServiceUnavailable(self._refusal(holder))
 
+    def forget_former(self) -> None:
+        """What former holders left behind is seen to."""
+        with service_errors(f"write the lock {self._lock_uri}"):
+            text, etag = self._store.read_versioned(self._lock_uri)
+            holder = from_json(LockNote, json.loads(text))
+            if holder.config_name == self._names.config_name:
+                self._store.replace(self._lock_uri, _body(replace(holder, former=None)), etag=etag)
+
     def release(self) -> None:
-        """Give the lock back, if it is ours."""
+        """Give the lock back, if it is ours: to the former holder, as long as something that it left is not seen to."""
         holder = self.folder.holder()
         if holder and holder.config_name == self._names.config_name:
             with service_errors(f"release the lock {self._lock_uri}"):
-                self._store.delete(self._lock_uri)
+                if holder.former:
+                    self._store.write(self._lock_uri, _body(holder.former))
+                else:
+                    self._store.delete(self._lock_uri)
 
     def _is_over(self, holder: LockNote) -> bool:
         record = read_record(self._store, S3Uri.parse(holder.record_uri))

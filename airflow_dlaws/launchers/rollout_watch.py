@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_dlaws.launchers.aws_errors import service_errors
+from airflow_dlaws.rollout.order import RolloutOrder
 from airflow_dlaws.rollout.plan import RolloutPlan
 from airflow_dlaws.rollout.state import AlarmView
 
@@ -120,3 +122,13 @@ class RolloutAlarms:
 
 def dimensions(**values: str) -> list[dict[str, str]]:
     return [{"Name": name, "Value": value} for name, value in values.items()]
+
+
+def alarms_of(client: Callable[[str], Any], order: RolloutOrder, config_name: str) -> RolloutAlarms:
+    """Return the alarms of a rollout to `config_name` on the order's endpoint."""
+    return RolloutAlarms(
+        client("cloudwatch"),
+        endpoint_name=order.endpoint_name,
+        config_name=config_name,
+        variant_name=order.variant_name,
+    )

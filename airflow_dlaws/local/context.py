@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from airflow_dlaws.local.clients import make_client
 from airflow_dlaws.local.faults import FaultOrders
 from airflow_dlaws.local.images import ImageRegistry
+from airflow_dlaws.local.scalable_targets import ScalableTargets
 from airflow_dlaws.local.tag_store import TagStore
 from airflow_dlaws.local.warm_pools import WarmPools
 
@@ -86,6 +87,7 @@ class LocalContext:
     warm_pools: WarmPools = field(default_factory=WarmPools)
     tags: TagStore = field(default_factory=TagStore)
     faults: FaultOrders = field(default_factory=FaultOrders)
+    scalable_targets: ScalableTargets = field(default_factory=ScalableTargets)
     #: Set when the server goes down; waits end early on it.
     closing: threading.Event = field(default_factory=threading.Event)
 

@@ -1,6 +1,6 @@
 """Endpoints: the operations on them, and who may do what in which status.
 
-Not here: asynchronous and serverless endpoints, inference components, rolling updates, autoscaling.
+Not here: asynchronous and serverless endpoints, inference components, rolling updates. Autoscaling: `scaling`.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ class Endpoints:
         specs = self._retained(parameters, endpoint, read_variants(config, self._models, request))
         plan = self._plan(deployment_config, {spec.name: spec.instance_count for spec in specs}, request)
         assert endpoint.fleet is not None
+        self._refuse_scaled(endpoint, specs, request)
         if not guardrails.shifts_traffic(endpoint.fleet.servers, [spec.name for spec in specs]):
             plan = DeploymentPlan()  # AWS replaces the fleet plainly, and watches no alarm, without a word
         with endpoint.lock:
@@ -159,6 +160,19 @@ class Endpoints:
 
         self._in_thread(Deployment(self._context, request, endpoint, config, specs, plan, switch_capture).run)
         return {"EndpointArn": endpoint.arn}
+
+    def _refuse_scaled(self, endpoint: Endpoint, specs: Sequence[VariantSpec], request: RequestContext) -> None:
+        """Refuse to remove a variant that is a scalable target, or to change its instance type."""
+        scaled = self._context.scalable_targets.variants(request.region, endpoint.name)
+        live = {variant["VariantName"]: variant.get("InstanceType") for variant in endpoint.config.variants}
+        new = {spec.name: spec.instance_type for spec in specs}
+        changed = [name for name in scaled if name in live and new.get(name) != live[name]]
+        if changed:
+            # That AWS refuses is documented ("Update endpoints that use auto scaling"); its sentence is not.
+            raise validation_error(
+                f"The variant(s) {changed} must be deregistered as scalable targets with AWS Application Auto Scaling "
+                "before they can be removed or have their instance type updated."
+            )
 
     def _retained(
         self, parameters: Mapping[str, Any], endpoint: Endpoint, specs: Sequence[VariantSpec]
@@ -233,6 +247,8 @@ class Endpoints:
         if endpoint.capture is not None:
             endpoint.capture.close()
         del self._endpoints[request.region][endpoint.name]
+        for variant in self._context.scalable_targets.variants(request.region, endpoint.name):
+            self._context.scalable_targets.remove(request.region, f"endpoint/{endpoint.name}/variant/{variant}")
         self._context.tags.forget(endpoint.arn)
 
     def _list(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from airflow_dlaws.local import cloudwatch, cloudwatch_logs
 
 #: Signing names of the services that moto serves here. Everything else is refused: a service that nobody has tried
 #: against this project must not look as if it worked.
-MOTO_SERVICES = frozenset({"s3", "monitoring", "logs", "sns", "sts", "iam", "dynamodb", "application-autoscaling"})
+MOTO_SERVICES = frozenset({"s3", "monitoring", "logs", "sns", "sts", "iam", "dynamodb"})
 
 #: Connections that may wait to be accepted. werkzeug lets 128 wait; the kernel drops more than that without a word, and
 #: a triggerer whose thousand triggers connect at once then waits for seconds, as it never would at AWS.

@@ -27,6 +27,7 @@ from airflow_dlaws.local.options import add_arguments
 from airflow_dlaws.local.price_file import read_products
 from airflow_dlaws.local.prices import Prices
 from airflow_dlaws.local.resources import make_resources
+from airflow_dlaws.local.scaling import ApplicationAutoScaling
 from airflow_dlaws.local.service_jobs.service import Batch
 from airflow_dlaws.local.tagging_api import TaggingApi
 from airflow_dlaws.local.training import TrainingJobs
@@ -42,6 +43,7 @@ class Router:
         self._context = context
         self._moto = moto_seams.moto_application()
         self._prices = Prices(context)
+        self._scaling = ApplicationAutoScaling(context)
         self._tagging = TaggingApi(context.tags, context.faults)
         training = TrainingJobs(context)
         self._batch = Batch(context, training)
@@ -68,6 +70,8 @@ class Router:
             return self._batch.answer(Request(environ), scope["region"])
         if scope["service"] == "pricing":
             return self._prices.answer(Request(environ))
+        if scope["service"] == "application-autoscaling":
+            return self._scaling.answer(Request(environ), scope["region"])
         if scope["service"] == "tagging":
             return self._tagging.answer(Request(environ), scope["region"])
         if scope["service"] in moto_seams.MOTO_SERVICES:
@@ -77,7 +81,9 @@ class Router:
 
 def _refusal(environ: dict[str, Any], what: str) -> Response:
     code = "NotSupportedByLocalAws"
-    services = ", ".join(["sagemaker", "batch", "pricing", "tagging", *sorted(moto_seams.MOTO_SERVICES)])
+    services = ", ".join(
+        ["sagemaker", "application-autoscaling", "batch", "pricing", "tagging", *sorted(moto_seams.MOTO_SERVICES)]
+    )
     message = f"The local AWS does not support {what}; it has {services}."
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         xml = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"

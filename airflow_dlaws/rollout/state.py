@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_dlaws.rollout.analysis import Evidence
 from airflow_dlaws.rollout.latency import LatencyReference
+from airflow_dlaws.rollout.scaling import ScalingRecord
 
 
 class Step(enum.StrEnum):
@@ -111,6 +112,8 @@ class EndpointView:
     on_traffic: bool = False
     #: When the first of these statuses began, epoch seconds.
     traffic_since: float | None = None
+    #: How many instances the variant is to have; None where DescribeEndpoint does not say.
+    instances: int | None = None
     #: AWS's sentence on the variant, such as "Baking for 180 seconds (TerminationWaitInSeconds) ...".
     message: str = ""
 
@@ -151,6 +154,10 @@ class RolloutState:
     variant_name: str
     #: What was in service when the update was asked for; empty for a first deployment.
     previous_config: str = ""
+    #: How many instances served then; a fleet that autoscaling has grown stays as large.
+    instances: int | None = None
+    #: How the variant scales; None where it is not registered for autoscaling.
+    scaling: ScalingRecord | None = None
     started_at: float
     #: When the task's time is up.
     deadline: float

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
@@ -17,6 +18,7 @@ from botocore.exceptions import ClientError
 from running_task import RunningTask
 
 from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.launchers.rollout_scaling import VariantScaling
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
 from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
@@ -83,6 +85,7 @@ class RolloutBench:
         self.sagemaker, self.s3 = aws.client("sagemaker"), aws.client("s3")
         self.cloudwatch, self.runtime = aws.client("cloudwatch"), aws.client("sagemaker-runtime")
         self.name = f"e-{uuid.uuid4().hex[:10]}"
+        self._scaled: Any = None
         self.s3.create_bucket(Bucket=self.name)
         self.sagemaker.create_model_package_group(ModelPackageGroupName=self.name)
 
@@ -122,6 +125,47 @@ class RolloutBench:
         self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
         self.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=name)
         self.wait_until("it is in service", lambda: self.describe()["EndpointStatus"] == "InService")
+
+    def scale(self, *, instances: int = 3) -> None:
+        """Register the variant for autoscaling, and let it grow to so many instances, as autoscaling would."""
+        names = {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": f"endpoint/{self.name}/variant/AllTraffic",
+            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        }
+        client = self.aws.client("application-autoscaling")
+        client.register_scalable_target(**names, MinCapacity=1, MaxCapacity=4, Tags={"team": "flights"})
+        client.put_scaling_policy(
+            **names,
+            PolicyName="tracking",
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration={
+                "TargetValue": 70.0,
+                "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+            },
+        )
+        client.put_scheduled_action(
+            **names,
+            ScheduledActionName="morning",
+            Schedule="cron(0 6 * * ? *)",
+            StartTime=datetime(2026, 12, 1, tzinfo=UTC),
+            ScalableTargetAction={"MinCapacity": 2},
+        )
+        self._scaled = self.scaling()
+        self.sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName=self.name,
+            DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": instances}],
+        )
+        self.wait_until("it has grown", lambda: self.describe()["EndpointStatus"] == "InService")
+
+    def scaling(self) -> Any:
+        """Return how the variant is registered for autoscaling, as a `ScalableTarget`; None where it is not."""
+        return VariantScaling(self.aws.client, endpoint_name=self.name, variant_name="AllTraffic").read()
+
+    def instances(self) -> int:
+        """Return how many instances the endpoint's variant has."""
+        (variant,) = self.describe()["ProductionVariants"]
+        return int(variant["DesiredInstanceCount"])
 
     def arguments(self, package_arn: str, **options: Any) -> dict[str, Any]:
         """Return the operator's arguments to roll this package out on the endpoint."""
@@ -220,9 +264,11 @@ class RolloutBench:
         return json.loads(answer["Body"].read())
 
     def assert_tidy(self) -> None:
-        """No alarm and no lock is left."""
+        """No alarm and no lock is left, and autoscaling is as it was."""
         assert self.alarms() == []
         assert "lock.json" not in self.keys()
+        if self._scaled:
+            assert self.scaling() == self._scaled
 
 
 def remade(trigger: Any) -> Any:

@@ -64,6 +64,6 @@ def test_no_other_module_imports_moto() -> None:
 
 def test_the_services_left_to_moto_are_signed_with_the_names_we_route_by() -> None:
     session = get_session()
-    services = ("s3", "cloudwatch", "logs", "sns", "sts", "iam", "dynamodb", "application-autoscaling")
+    services = ("s3", "cloudwatch", "logs", "sns", "sts", "iam", "dynamodb")
     names = {session.get_service_model(service).signing_name for service in services}
     assert names == moto_seams.MOTO_SERVICES

@@ -23,7 +23,14 @@ from airflow_dlaws.rollout.state import Step
 
 IMAGES = Path(__file__).parent / "images"
 #: Waits of a tenth of a second: the local clock runs fifty times as fast.
-QUICK = {"wait_seconds": 40, "termination_wait_seconds": 5, "poll_interval": 0.1, "timeout": 300}
+#: Another instance type than the one in service: AWS wants the variant deregistered from autoscaling for that.
+QUICK = {
+    "instance_type": "ml.c5.large",
+    "wait_seconds": 40,
+    "termination_wait_seconds": 5,
+    "poll_interval": 0.1,
+    "timeout": 300,
+}
 #: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
 STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "12"))
 PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
@@ -96,6 +103,7 @@ class Tries:
         config = self._bench.only_config()
         step, live = self._bench.record(config).state.step, self._bench.live_config()
         assert (step, live) == ((Step.PROMOTED, config) if self._promotes else (Step.INCONCLUSIVE, self.blue))
+        assert self._bench.instances() == 3
         self._bench.assert_tidy()
 
 
@@ -113,6 +121,7 @@ def served(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> RolloutBench:
     aws_environment(monkeypatch, aws)
     bench = RolloutBench(aws)
     bench.serve(bench.package("blue"))
+    bench.scale()
     return bench
 
 
@@ -134,6 +143,7 @@ def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
     for dies_at in range(1 + random_.randrange(STRIDE), calls + 1, STRIDE):
         bench = RolloutBench(served.aws)
         bench.serve(bench.package("blue"))
+        bench.scale()
         tries = Tries(bench, monkeypatch, promotes=promotes)
         # A try of another length may end before the call at which it was to die: then there is nothing to survive.
         tries.run(Mortal(dies_at, heard=random_.random() < 0.5))
@@ -147,6 +157,7 @@ def test_dying_twice_is_no_worse(served: RolloutBench, monkeypatch: pytest.Monke
     for pair in range(PAIRS):
         bench = RolloutBench(served.aws)
         bench.serve(bench.package("blue"))
+        bench.scale()
         tries = Tries(bench, monkeypatch, promotes=pair % 2 == 0)
         for _ in range(2):
             tries.run(Mortal(random_.randint(1, 50), heard=random_.random() < 0.5))

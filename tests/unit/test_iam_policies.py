@@ -44,9 +44,16 @@ NEEDS = {
     "sagemaker:CreateTransformJob": {"sagemaker:CreateTransformJob", "sagemaker:AddTags"},
     "sagemaker:CreateModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
     "sagemaker:CreateEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
+    # Who registers a variant must be able to scale it ("Auto scaling prerequisites" of SageMaker's developer guide).
+    "application-autoscaling:RegisterScalableTarget": {
+        "application-autoscaling:RegisterScalableTarget",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+    },
 }
 #: Names of SageMaker operations that mean something else wherever this package uses them (re, Optuna, boto3).
 NOT_AWS = {"search", "create_trial", "get_session"}
+#: Methods that many services have, and the package calls of one.
+OF_ONE_SERVICE = {"list_tags_for_resource": {"application-autoscaling:ListTagsForResource"}}
 #: boto3's managed transfers are no operations of the service model.
 TRANSFERS = {
     "upload_file": {"s3:PutObject"},
@@ -95,7 +102,7 @@ def operations() -> dict[str, set[str]]:
         for operation in model.operation_names:
             action = f"{prefix}:{operation}"
             found.setdefault(xform_name(operation), set()).update(NEEDS.get(action, {action}))
-    return found
+    return found | OF_ONE_SERVICE
 
 
 def job_methods() -> set[str]:
@@ -180,6 +187,8 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
         "batch:DescribeJobQueues", "batch:DescribeServiceJob", "batch:ListServiceJobs",
         "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs",
         "ssm:GetCommandInvocation",
+        "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
+        "application-autoscaling:DescribeScheduledActions",
     }  # fmt: skip
     open_to_all = {action for each in statements(name) if each["Resource"] == "*" for action in each["Action"]}
     assert open_to_all <= without_resources

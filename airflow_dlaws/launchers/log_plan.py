@@ -64,7 +64,7 @@ class LogPlan:
     """The logs that are followed."""
 
     _logs: dict[str, _Log] = field(default_factory=dict)
-    _budget: float = LOG_CALLS_PER_MINUTE
+    _budget: float = LOG_CALLS_PER_MINUTE / 2
     _began: float = 0.0
     #: Streams in one read: fewer where a read could not be finished.
     _width: int = STREAMS_PER_CALL
@@ -88,7 +88,7 @@ class LogPlan:
 
     def begin(self, now: float) -> None:
         """Begin a round."""
-        earned = LOG_CALLS_PER_MINUTE * max(0.0, now - self._began) / 60
+        earned = LOG_CALLS_PER_MINUTE * max(0.0, now - (self._began or now)) / 60
         self._budget = min(LOG_CALLS_PER_MINUTE, self._budget + earned)
         self._began, self._searched = now, False
 

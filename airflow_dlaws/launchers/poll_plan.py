@@ -83,7 +83,7 @@ class PollPlan:
         self._random = random_generator
         self._jobs: dict[str, _Job] = {}
         self._round, self._began = 0, 0.0
-        self._budget, self._free = LOOKS_PER_MINUTE, False
+        self._budget, self._free = LOOKS_PER_MINUTE / 2, False  # after a restart many pollers begin at once
         self._slowness, self._troubled = 1.0, False
         self._list_refusals, self._list_again = 0, 0.0
         self._follow: ListJobs | None = None
@@ -109,7 +109,7 @@ class PollPlan:
 
     def begin(self, now: float) -> None:
         """Begin a round."""
-        earned = LOOKS_PER_MINUTE * max(0.0, now - self._began) / 60
+        earned = LOOKS_PER_MINUTE * max(0.0, now - (self._began or now)) / 60
         self._budget = min(LOOKS_PER_MINUTE, self._budget + earned)
         self._round, self._began, self._free, self._troubled, self._follow = self._round + 1, now, True, False, None
 

@@ -7,16 +7,14 @@ MaximumExecutionTimeoutInSeconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from airflow_dlaws.local import guardrails
 from airflow_dlaws.local.context import LocalContext, RequestContext
-from airflow_dlaws.local.endpoint_configs import EndpointConfig
 from airflow_dlaws.local.endpoint_state import Endpoint, EndpointStatus, variant_summary
 from airflow_dlaws.local.fleet import Fleet
 from airflow_dlaws.local.guardrails import DeploymentPlan, Stage
-from airflow_dlaws.local.model_server import VariantSpec
 from airflow_dlaws.local.serving_process import ServingFailed
 
 #: How often the rollback alarms are looked at, in real seconds: well under one scaled wait.
@@ -46,15 +44,13 @@ class Deployment:
         context: LocalContext,
         request: RequestContext,
         endpoint: Endpoint,
-        config: EndpointConfig,
-        specs: Sequence[VariantSpec],
+        green: Fleet,
         plan: DeploymentPlan,
-        on_promotion: Callable[[], None],
     ) -> None:
-        """:param on_promotion: called once green has all traffic for good, before blue ends."""
+        """:param green: the new fleet, not started yet."""
         self._context, self._request, self._endpoint = context, request, endpoint
-        self._on_promotion = on_promotion
-        self._config, self._specs, self._plan = config, specs, plan
+        self._green, self._plan = green, plan
+        self._config, self._specs = green.config, [server.spec for server in green.servers.values()]
         self._started = context.now()
         self._deadline = float("inf")
 
@@ -62,7 +58,7 @@ class Deployment:
         """Carry the update out; leaves the endpoint InService on the new configuration, or on the old one."""
         blue = self._endpoint.fleet
         assert blue is not None
-        green = Fleet(self._context, self._request, self._endpoint.name, self._config, self._specs)
+        green = self._green
         try:
             self._check_alarms()
             self._start(green)
@@ -127,7 +123,6 @@ class Deployment:
     def _complete(self, blue: Fleet, green: Fleet) -> None:
         with self._endpoint.lock:
             self._endpoint.fleet, self._endpoint.config = green, self._config
-        self._on_promotion()
         self._report("Deleting", lambda spec: f"Terminating {spec.instance_count} instance(s).")
         blue.stop()
         self._end_leftover()

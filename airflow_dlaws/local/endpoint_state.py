@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from airflow_dlaws.local.capture import CaptureWriter
 from airflow_dlaws.local.endpoint_configs import EndpointConfig
 from airflow_dlaws.local.fleet import Fleet, TrafficTable
 from airflow_dlaws.local.model_server import VariantSpec
@@ -53,7 +52,6 @@ class Endpoint:
     leftover: Fleet | None = None
     traffic: TrafficTable = field(default_factory=TrafficTable)
     pending: dict[str, Any] | None = None
-    capture: CaptureWriter | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def settle(self, status: EndpointStatus, at: datetime, reason: str | None = None) -> None:
@@ -75,7 +73,7 @@ class Endpoint:
                 "LastDeploymentConfig": self.deployment_config,
                 "PendingDeploymentSummary": self.pending,
                 "MetricsConfig": self.config.request.get("MetricsConfig"),
-                "DataCaptureConfig": self.capture.summary() if self.capture else None,
+                "DataCaptureConfig": self.fleet.capture.summary() if self.fleet and self.fleet.capture else None,
             }
             if self.fleet is not None:
                 specs = [server.spec for server in self.fleet.servers.values()]

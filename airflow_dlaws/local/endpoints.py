@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_dlaws.local import guardrails, listing
-from airflow_dlaws.local.capture import CaptureWriter
 from airflow_dlaws.local.context import Handler, LocalContext, PerRegion, RequestContext
 from airflow_dlaws.local.deployment import Deployment, missing_alarms
 from airflow_dlaws.local.endpoint_configs import EndpointConfigs
@@ -111,7 +110,8 @@ class Endpoints:
         return {"EndpointArn": arn}
 
     def _launch(self, endpoint: Endpoint, specs: Sequence[VariantSpec], request: RequestContext) -> None:
-        fleet = Fleet(self._context, request, endpoint.name, endpoint.config, specs)
+        config = endpoint.config
+        fleet = Fleet(self._context, request, endpoint.name, config, specs, capture=config.capture)
         endpoint.fleet = fleet
         try:
             if self._context.faults.take("capacity", "CreateEndpoint"):
@@ -122,14 +122,8 @@ class Endpoints:
         except ServingFailed as error:
             endpoint.settle(EndpointStatus.FAILED, self._context.now(), str(error))
             return
-        endpoint.capture = self._capture(endpoint, endpoint.config.capture, request)
         endpoint.traffic.serve_all(fleet)
         endpoint.settle(EndpointStatus.IN_SERVICE, self._context.now())
-
-    def _capture(
-        self, endpoint: Endpoint, config: Mapping[str, Any] | None, request: RequestContext
-    ) -> CaptureWriter | None:
-        return CaptureWriter(self._context, request, endpoint.name, config) if config else None
 
     def _describe(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
         return self._find(parameters["EndpointName"], request).describe()
@@ -151,14 +145,9 @@ class Endpoints:
             _refuse_unless(endpoint, _UPDATABLE)
             endpoint.status, endpoint.failure_reason = EndpointStatus.UPDATING, None
             endpoint.modified, endpoint.deployment_config = self._context.now(), deployment_config
-
-        def switch_capture() -> None:
-            if not _keeps_capture(parameters):
-                old, endpoint.capture = endpoint.capture, self._capture(endpoint, config.capture, request)
-                if old is not None:
-                    old.close()
-
-        self._in_thread(Deployment(self._context, request, endpoint, config, specs, plan, switch_capture).run)
+        capture = endpoint.fleet.capture_config if _keeps_capture(parameters) else config.capture
+        green = Fleet(self._context, request, endpoint.name, config, specs, capture=capture)
+        self._in_thread(Deployment(self._context, request, endpoint, green, plan).run)
         return {"EndpointArn": endpoint.arn}
 
     def _refuse_scaled(self, endpoint: Endpoint, specs: Sequence[VariantSpec], request: RequestContext) -> None:
@@ -244,8 +233,6 @@ class Endpoints:
         endpoint.traffic.clear()
         for fleet in endpoint.fleets():
             fleet.stop()
-        if endpoint.capture is not None:
-            endpoint.capture.close()
         del self._endpoints[request.region][endpoint.name]
         for variant in self._context.scalable_targets.variants(request.region, endpoint.name):
             self._context.scalable_targets.remove(request.region, f"endpoint/{endpoint.name}/variant/{variant}")

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
+from airflow_dlaws.local.capture import CaptureWriter
 from airflow_dlaws.local.context import LocalContext, RequestContext
 from airflow_dlaws.local.endpoint_configs import EndpointConfig
 from airflow_dlaws.local.model_server import ModelServer, VariantSpec
@@ -43,7 +45,11 @@ def read_variants(config: EndpointConfig, models: Models, request: RequestContex
 
 
 class Fleet:
-    """All variants of one configuration, each served by a process of its own."""
+    """All variants of one configuration, each served by a process of its own.
+
+    Requests are captured on the instances that serve them ("data capture stops capturing requests at high levels of
+    disk usage", developer guide): a fleet goes by the DataCaptureConfig it was started with, also beside another one.
+    """
 
     def __init__(
         self,
@@ -52,8 +58,13 @@ class Fleet:
         endpoint: str,
         config: EndpointConfig,
         specs: Sequence[VariantSpec],
+        *,
+        capture: Mapping[str, Any] | None = None,
     ) -> None:
-        self.config = config
+        """:param capture: the DataCaptureConfig to go by, None for none."""
+        self.config, self.capture_config = config, capture
+        self.capture: CaptureWriter | None = None
+        self._context, self._request, self._endpoint = context, request, endpoint
         self.servers = {spec.name: ModelServer(context, request, endpoint, spec) for spec in specs}
 
     def start(self) -> None:
@@ -66,11 +77,15 @@ class Fleet:
         if faults:
             self.stop()
             raise faults[0]
+        if self.capture_config:
+            self.capture = CaptureWriter(self._context, self._request, self._endpoint, self.capture_config)
 
     def stop(self) -> None:
         """Finish the requests at work, then end the servers."""
         with ThreadPoolExecutor(len(self.servers)) as pool:
             list(pool.map(ModelServer.stop, self.servers.values()))
+        if self.capture is not None:
+            self.capture.close()
 
     def kill(self) -> None:
         """End the servers at once."""

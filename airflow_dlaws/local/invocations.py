@@ -70,7 +70,7 @@ class Invocations:
             self._measure(endpoint, lane, outcome, time.perf_counter() - began, request)
             if outcome.answer is None or not 200 <= outcome.answer.status < 300:
                 raise _model_error(endpoint, outcome, request)
-            self._capture(endpoint, lane, parameters, outcome.answer)
+            self._capture(lane, parameters, outcome.answer)
         return {
             "Body": outcome.answer.body,
             "ContentType": outcome.answer.content_type,
@@ -107,8 +107,8 @@ class Invocations:
             samples, int(time.time()), lane.fleet.config.metric_resolution
         )
 
-    def _capture(self, endpoint: Endpoint, lane: Lane, parameters: dict[str, Any], answer: ContainerAnswer) -> None:
-        capture = endpoint.capture
+    def _capture(self, lane: Lane, parameters: dict[str, Any], answer: ContainerAnswer) -> None:
+        capture = lane.fleet.capture
         if capture is None:
             return
         capture.offer(

@@ -129,3 +129,25 @@ def test_an_update_changes_where_requests_are_captured(serving: Serving) -> None
     assert [record["captureData"]["endpointInput"]["data"] for record in after] == ["after"]
     (before,) = records(serving, 1).values()
     assert [record["captureData"]["endpointInput"]["data"] for record in before] == ["before"]
+
+
+def test_while_two_fleets_serve_each_captures_by_its_own_configuration(serving: Serving) -> None:
+    """Records do not say who answered (developer guide): destinations are all that tells two configurations apart."""
+    endpoint = endpoint_with(serving, capture(serving))
+    apart = capture(serving, DestinationS3Uri=f"s3://{serving.bucket}/apart")
+    canary = {
+        "Type": "CANARY",
+        "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 50},
+        "WaitIntervalInSeconds": 200,
+    }
+    serving.update(
+        endpoint,
+        serving.config(serving.model(), DataCaptureConfig=apart),
+        DeploymentConfig={"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": canary}},
+    )
+    during = serving.until(endpoint, lambda one: "Baking" in str(one.get("PendingDeploymentSummary")))
+    assert during["DataCaptureConfig"]["DestinationS3Uri"].endswith("/captured")
+    for _ in range(40):
+        serving.invoke(endpoint)
+    assert records(serving, 1)
+    assert records(serving, 1, "apart/")

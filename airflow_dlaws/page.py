@@ -6,7 +6,7 @@ All reports of this package (drift, evaluation, rollout, demo) are made of these
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TypeGuard
@@ -14,6 +14,8 @@ from typing import TypeGuard
 #: Okabe and Ito's colours, told apart by colour-blind readers (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 260, 62, 16, 14, 44
+#: Room for the name of a mark.
+_NAME_WIDTH = 120
 #: A smaller range is drawn as if it were 1 wide: its ticks would all read the same.
 _SMALLEST_RANGE = 1e-12
 _STYLE = """
@@ -28,13 +30,17 @@ td,th{padding:.32rem .6rem;border-bottom:1px solid var(--line);text-align:left;v
 th{font-weight:600;background:var(--soft)}.good{color:#00845f}.bad{color:#c8371a}.warn{color:#b37400}
 svg{width:100%;height:auto;font-size:11px}svg text{fill:var(--muted)}svg .grid{stroke:var(--line)}
 .tiles{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0 0}
-.tile{flex:1 1 150px;border:1px solid var(--line);border-radius:8px;padding:.55rem .8rem}
+.tile{flex:1 1 130px;border:1px solid var(--line);border-radius:8px;padding:.55rem .8rem}
 .tile b{display:block;font-size:1.25rem;line-height:1.35;font-variant-numeric:tabular-nums}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(370px,1fr));gap:.9rem}
 .card{border:1px solid var(--line);border-radius:8px;padding:.7rem .9rem;min-width:0}
 h3{font-size:1rem;margin:1.2rem 0 .4rem;overflow-wrap:anywhere}.card h3{margin:0}
 .card p{margin:.15rem 0 .4rem;font-size:.9rem}
 td{overflow-wrap:anywhere}summary{cursor:pointer;margin:.8rem 0;color:var(--muted)}
+dt{font-weight:600;margin-top:.6rem;font-variant-numeric:tabular-nums}dd{margin:0 0 0 1rem;overflow-wrap:anywhere}
+.wide{overflow-x:auto}.wide td:not(:last-child){white-space:nowrap}.narrow{display:none}
+@media(max-width:560px){svg{font-size:19px}svg .across{display:none}.narrow{display:inline}body{margin:1.2rem auto}
+td,th{padding:.3rem .4rem}.wide table{width:46rem}}
 .key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin:0 .35em 0 1em;vertical-align:-.05em}
 """
 
@@ -45,6 +51,12 @@ class Series:
 
     name: str
     points: Sequence[tuple[float, float | None]]
+    #: A limit that the others are held against: grey and dashed.
+    is_limit: bool = False
+
+    def colour(self, place: int) -> str:
+        """Return its colour, as the series at this place."""
+        return "#888" if self.is_limit else COLOURS[place % len(COLOURS)]
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def entries(rows: Iterable[tuple[str, str]]) -> str:
+    """Return a list of entries: a head each, and a text below it."""
+    return "<dl>" + "".join(f"<dt>{escape(head)}</dt><dd>{escape(text)}</dd>" for head, text in rows) + "</dl>"
+
+
+def wide(html: str) -> str:
+    """Return HTML, such as a table of many columns, that scrolls sideways by itself on a narrow screen."""
+    return f'<div class="wide">{html}</div>'
+
+
 def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
     """Return the few figures a reader looks for first: (what, value, remark)."""
     boxes = (
@@ -120,10 +142,16 @@ def line_chart(
     series: Sequence[Series], *, x_label: str, y_label: str, marks: Sequence[Mark] = (), steps: bool = False
 ) -> str:
     """Return a line chart with a legend. `steps` holds each value until the next point."""
-    frame = _Frame.around(series)
-    lines = [_polyline(frame, each, COLOURS[n % len(COLOURS)], steps) for n, each in enumerate(series)]
-    notes = [_mark(frame, mark) for mark in marks]
+    frame = _Frame.around(series, x_range=_x_range(series, marks))
+    lines = [_polyline(frame, each, each.colour(n), steps) for n, each in enumerate(series)]
+    notes = [_mark(frame, mark, row) for mark, row in _in_rows(frame, marks)]
     return _chart(frame, series, [*lines, *notes], x_label, y_label, frame.x_ticks())
+
+
+def _x_range(series: Sequence[Series], marks: Sequence[Mark]) -> tuple[float, float] | None:
+    """Return a range with all marks in it, None where there is none."""
+    xs = [*(x for each in series for x, _ in each.points), *(mark.x for mark in marks)]
+    return (min(xs), max(xs)) if marks else None
 
 
 def bar_chart(categories: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], *, y_label: str) -> str:
@@ -207,16 +235,28 @@ def _polyline(frame: _Frame, series: Series, colour: str, steps: bool) -> str:
         across = f"H{frame.x(x):.1f}" if steps and pen == "L" else ""
         paths.append(f"{across}{pen}{frame.x(x):.1f},{frame.y(y):.1f}")
         pen = "L"
-    return f'<path d="{"".join(paths)}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>'
+    dashes = ' stroke-dasharray="7 4"' if series.is_limit else ""
+    drawn = f'fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"{dashes}'
+    return f'<path d="{"".join(paths)}" {drawn}/>'
 
 
-def _mark(frame: _Frame, mark: Mark) -> str:
+def _in_rows(frame: _Frame, marks: Sequence[Mark]) -> Iterator[tuple[Mark, int]]:
+    """Yield each mark with the row its name stands in: names that are close would cover each other."""
+    before, row = -math.inf, 0
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        x = frame.x(mark.x)
+        row = row + 1 if x - before < _NAME_WIDTH else 0
+        before = x
+        yield mark, row
+
+
+def _mark(frame: _Frame, mark: Mark, row: int) -> str:
     x = frame.x(mark.x)
     anchor = "end" if x > _WIDTH * 0.75 else "start"
     shift = -5 if anchor == "end" else 5
     return (
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="#888" stroke-dasharray="4 3"/>'
-        f'<text x="{x + shift:.1f}" y="{_TOP + 10}" text-anchor="{anchor}">{escape(mark.name)}</text>'
+        f'<text x="{x + shift:.1f}" y="{_TOP + 10 + 20 * row}" text-anchor="{anchor}">{escape(mark.name)}</text>'
     )
 
 
@@ -240,12 +280,13 @@ def _chart(
     middle = (_WIDTH + _LEFT) / 2
     labels = (
         f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text transform="translate(14 {(_HEIGHT - _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
+        f'<text class="across" transform="translate(14 {(_HEIGHT - _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>"
     )
     legend = "".join(
-        f'<span class="key" style="background:{COLOURS[n % len(COLOURS)]}"></span>{escape(each.name)}'
+        f'<span class="key" style="background:{each.colour(n)}"></span>{escape(each.name)}'
         for n, each in enumerate(series)
     )
     drawing = "".join([*grid, *below, labels, *shapes])
+    legend += f'<span class="narrow"> ({escape(y_label)})</span>' if y_label else ""
     return f'<div class="muted">{legend}</div><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{drawing}</svg>'

@@ -233,6 +233,20 @@ class ObjectStore:
         except ClientError as error:
             raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
 
+    def folders(self, prefix: S3Uri) -> Iterator[S3Uri]:
+        """Yield the folders right under `prefix` (which ends in a slash), each with its slash, in key order.
+
+        :raises ServiceRefused: the bucket does not exist, or may not be listed.
+        """
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=prefix.bucket, Prefix=prefix.key, Delimiter="/"
+        )
+        try:
+            for page in pages:
+                yield from (S3Uri(prefix.bucket, row["Prefix"]) for row in page.get("CommonPrefixes", []))
+        except ClientError as error:
+            raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
+
     def histories(self, prefix: S3Uri) -> dict[str, tuple[ObjectVersion, ...]]:
         """Return the versions of each object under `prefix`, the newest first; deleted objects are left out.
 

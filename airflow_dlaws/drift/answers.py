@@ -169,3 +169,33 @@ def _label(profile: ReferenceProfile, answer: Answer) -> object:
     if probabilities and profile.classes:
         return profile.classes[probabilities.index(max(probabilities))]
     return None if isinstance(answer, (list, dict)) else answer
+
+
+def outcome_of(answer: Answer) -> str | float | None:
+    """Return what an answer comes to where no profile says what to look for: a class, a number, or None (unreadable).
+
+    A list of numbers is the class of its largest one, by place; a label stands before scores.
+    """
+    if isinstance(answer, dict):
+        labels = (answer[name] for name in _LABELS if answer.get(name) is not None)
+        scores = (answer[name] for name in (*_PROBABILITIES, *_SCORES) if answer.get(name) is not None)
+        label = next(labels, None)
+        if label is not None:
+            return str(label) if not isinstance(label, (list, dict)) else outcome_of(label)
+        found = next(scores, next(iter(answer.values())) if len(answer) == 1 else None)
+        return None if isinstance(found, dict) else outcome_of(found)
+    if isinstance(answer, list):
+        return _class_by_place(answer)
+    if isinstance(answer, bool):
+        return str(answer).lower()
+    try:
+        return number_of(answer)
+    except ValueError:
+        return answer if isinstance(answer, str) else None
+
+
+def _class_by_place(values: Sequence[object]) -> str | float | None:
+    if len(values) == 1:
+        return outcome_of(values[0]) if not isinstance(values[0], dict) else None
+    numbers = _numbers(values)
+    return f"class {numbers.index(max(numbers))}" if numbers else None

@@ -116,14 +116,23 @@ def _captured(store: ObjectStore, source: Source) -> Iterable[ObjectVersion]:
     """Return the captured files whose hour may hold requests of the interval."""
     if source.start is None or source.end is None:
         raise SpecificationError("captured data need the interval that is meant: start and end")
-    prefix = S3Uri.parse(str(source.capture).rstrip("/") + "/")
     first = source.start.astimezone(UTC).strftime(_HOUR)
     last = (source.end.astimezone(UTC) + _NEXT_HOUR).strftime(_HOUR)
-    for row in store.list(prefix, start_after=prefix.key + first):
-        hour = row.uri.key.removeprefix(prefix.key)[: len("yyyy/mm/dd/hh")]
-        if hour > last:
-            return
-        yield ObjectVersion(uri=str(row.uri), etag=row.etag.strip('"'), size=row.size)
+    for prefix in _capture_prefixes(store, S3Uri.parse(str(source.capture).rstrip("/"))):
+        for row in store.list(prefix, start_after=prefix.key + first):
+            hour = row.uri.key.removeprefix(prefix.key)[: len("yyyy/mm/dd/hh")]
+            if hour > last:
+                break
+            yield ObjectVersion(uri=str(row.uri), etag=row.etag.strip('"'), size=row.size)
+
+
+def _capture_prefixes(store: ObjectStore, variant: S3Uri) -> Iterator[S3Uri]:
+    """Yield where ROOT/ENDPOINT/VARIANT may be captured: there, and in ROOT's folders, one of each configuration."""
+    yield S3Uri(variant.bucket, f"{variant.key}/")
+    root, endpoint, name = variant.key.rpartition("/")[0].rpartition("/")[0], *variant.key.split("/")[-2:]
+    for folder in store.folders(S3Uri(variant.bucket, f"{root}/" if root else "")):
+        if folder.key != f"{root}/{endpoint}/".lstrip("/"):
+            yield S3Uri(folder.bucket, f"{folder.key}{endpoint}/{name}/")
 
 
 def _athena_result(store: ObjectStore, athena: Any, query_id: str) -> list[str]:

@@ -19,6 +19,8 @@ from airflow_dlaws.rollout.state import EndpointStatus, EndpointView
 
 #: SageMaker answers ValidationException for nearly everything; what is missing is told by the wording.
 _MISSING = "Could not find"
+#: CaptureMode with which answers are captured.
+_ANSWERS = frozenset({"Output", "InputAndOutput"})
 _NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
 #: Without the exclusions the new configuration's data capture and weight would count for nothing.
 _KEEP_SIZE: Mapping[str, Any] = {
@@ -83,7 +85,8 @@ class EndpointPort:
             "Tags": _tags(names),
         }
         if order.data_capture_s3_uri:
-            request["DataCaptureConfig"] = _capture(order.data_capture_s3_uri, order.capture_percent)
+            place = capture_uri(order.data_capture_s3_uri, names.config_name)
+            request["DataCaptureConfig"] = _capture(place, order.capture_percent)
         try:
             self._client.create_endpoint_config(**request)
         except ClientError as error:
@@ -116,6 +119,14 @@ class EndpointPort:
             )
         variant: Mapping[str, Any] = answer["ProductionVariants"][0]
         return variant
+
+    def capture_of(self, config_name: str) -> str:
+        """Return where a configuration captures requests and answers; empty where it captures no answers."""
+        with service_errors(f"describe endpoint configuration {config_name}"):
+            config = self._client.describe_endpoint_config(EndpointConfigName=config_name)
+        capture = config.get("DataCaptureConfig") or {}
+        modes = {option["CaptureMode"] for option in capture.get("CaptureOptions", [])}
+        return str(capture["DestinationS3Uri"]) if capture.get("EnableCapture") and modes & _ANSWERS else ""
 
     def package_of(self, config_name: str) -> str:
         """Return the ARN of the model package that a configuration serves; empty where it was made of none."""
@@ -173,6 +184,11 @@ def _is_missing(error: ClientError) -> bool:
 def _tags(names: RolloutNames) -> list[dict[str, str]]:
     values = {"dlaws:owner": names.owner, "dlaws:digest": names.digest}
     return [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", value)[:256]} for key, value in values.items()]
+
+
+def capture_uri(root: str, config_name: str) -> str:
+    """Return where a configuration captures: a place of its own, for records do not say which model answered."""
+    return f"{root.rstrip('/')}/{config_name}"
 
 
 def _capture(s3_uri: str, percent: int) -> dict[str, Any]:

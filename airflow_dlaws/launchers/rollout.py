@@ -28,6 +28,7 @@ from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
 from airflow_dlaws.rollout.scaling import ScalingRecord, record_of
 from airflow_dlaws.rollout.state import Cause, Look, Observation, RolloutState, Step, is_final
+from airflow_dlaws.rollout.timeline import TimelineRow, thinned, timeline_of
 from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.storage import ObjectStore
 
@@ -65,7 +66,7 @@ class RolloutConductor:
         self.order, self.names = order, names
         self._client, self._known, self._clock, self._sleep = client, known, clock, sleep
         self._endpoint = EndpointPort(client("sagemaker"))
-        self._measures = RolloutMeasures(client, order)
+        self._measures = RolloutMeasures(client, order, names)
         self._alarms = alarms_of(client, order, names.config_name)
         self._store = RolloutStore(ObjectStore(client("s3")), order, names)
         self._scaling = VariantScaling(
@@ -73,6 +74,7 @@ class RolloutConductor:
         )
         self._takeover = Takeover(client, order, self._store, clock=clock, sleep=sleep)
         self._record: RolloutRecord | None = None
+        self._timeline: tuple[TimelineRow, ...] = ()
 
     @property
     def record(self) -> RolloutRecord:
@@ -103,6 +105,7 @@ class RolloutConductor:
         """
         if is_final(self.state.step):
             return
+        self._measures.check()
         former = self._store.acquire(now=self._clock(), expires_at=self.gives_up_at)
         if self.state.step is not Step.STARTING:
             return
@@ -313,10 +316,13 @@ class RolloutConductor:
         if not state.previous_config or state.updated_at is None:
             return Observation(endpoint=endpoint, wish=wish)
         try:
-            evidence, alarms = self._measures.evidence(state, now), self._alarms.views()
+            measured, alarms = self._measures.evidence(state, now), self._alarms.views()
         except DlawsError as error:
             return Observation(endpoint=endpoint, wish=wish, blind=str(error))
-        return Observation(endpoint=endpoint, wish=wish, evidence=evidence, alarms=alarms)
+        self._timeline = timeline_of(measured.minutes)
+        return Observation(
+            endpoint=endpoint, wish=wish, evidence=measured.evidence, alarms=alarms, blind=measured.problem
+        )
 
     def _ensure_quiet_alarms(self) -> None:
         self._alarms.ensure(self.order.plan)
@@ -350,5 +356,10 @@ class RolloutConductor:
 
     def _save(self, state: RolloutState, *looks: Look) -> None:
         record = self.record
-        self._record = RolloutRecord(plan=self.order.plan, state=state, looks=(*record.looks, *looks))
+        self._record = RolloutRecord(
+            plan=self.order.plan,
+            state=state,
+            looks=thinned((*record.looks, *looks)),
+            timeline=self._timeline or record.timeline,
+        )
         self._store.save(self._record)

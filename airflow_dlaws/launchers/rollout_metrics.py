@@ -20,6 +20,8 @@ from airflow_dlaws.rollout.power import Traffic
 _MINUTE = 60
 _HOUR = 3600
 _FLEETS = ("green", "blue")
+#: What the report draws of latency.
+_QUANTILES = ("p50", "p95")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,15 @@ class Past:
 @dataclass
 class _Counts:
     plain: dict[str, int] = field(default_factory=dict)
+    quantiles: dict[str, float] = field(default_factory=dict)
     over: dict[str, dict[int, int]] = field(default_factory=lambda: {fleet: {} for fleet in _FLEETS})
 
     def add(self, identifier: str, value: float) -> None:
         fleet, _, name = identifier.partition("_")
         if name.startswith("over"):
             self.over[fleet][int(name[4:])] = round(value)
+        elif name in _QUANTILES:
+            self.quantiles[identifier] = value
         else:
             self.plain[identifier] = round(value)
 
@@ -56,6 +61,7 @@ class _Counts:
             blue_timed=timed["blue"],
             green_over=over["green"],
             blue_over=over["blue"],
+            **self.quantiles,
         )
 
 
@@ -127,6 +133,8 @@ class RolloutMetrics:
     def _fleet_queries(self, fleet: str, config: str, thresholds: tuple[float, ...]) -> Iterator[Mapping[str, Any]]:
         yield self._query(f"{fleet}_requests", "Invocations", config, "Sum", _MINUTE)
         yield self._query(f"{fleet}_errors", "Invocation5XXErrors", config, "Sum", _MINUTE)
+        for quantile in _QUANTILES:
+            yield self._query(f"{fleet}_{quantile}", "ModelLatency", config, quantile, _MINUTE)
         if thresholds:
             yield self._query(f"{fleet}_timed", "ModelLatency", config, "SampleCount", _MINUTE)
         for index, threshold in enumerate(thresholds):

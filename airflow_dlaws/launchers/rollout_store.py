@@ -17,7 +17,8 @@ from airflow_dlaws.errors import ServiceUnavailable
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
-from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport, to_html
+from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
+from airflow_dlaws.rollout.report_page import to_html
 from airflow_dlaws.rollout.result import result_of
 from airflow_dlaws.rollout.state import Wish, is_final
 from airflow_dlaws.storage import ObjectStore, S3Uri

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,9 @@ PLAN_FIELDS = (
     "judge_latency",
     "smallest_slowdown",
     "latency_warm_up_seconds",
+    "judge_predictions",
+    "largest_prediction_shift",
+    "business_metric",
     "alpha",
     "min_requests",
     "on_no_traffic",
@@ -43,6 +47,10 @@ class RolloutPlanOptions(DlawsOperator):
     :param judge_latency: judge latency beside errors, against the quantiles of blue's hour before.
     :param smallest_slowdown: the smallest factor by which green may be slower that is worth catching.
     :param latency_warm_up_seconds: latency is not judged so soon after green's first request.
+    :param judge_predictions: judge what green answers against what blue answers; needs `data_capture_s3_uri`.
+    :param largest_prediction_shift: the largest share of answers that may be others than blue's (total variation).
+    :param business_metric: dotted path of a function, or a mapping of the fields of
+        :class:`~airflow_dlaws.rollout.business.BusinessMetric`; the function must be importable by the triggerer.
     :param alpha: chance that a healthy model is rolled back, over all looks together.
     :param min_requests: below this number of compared requests on green there is no verdict.
     :param on_no_traffic: "rollback" or "promote", where there is no verdict.
@@ -65,6 +73,9 @@ class RolloutPlanOptions(DlawsOperator):
         judge_latency: bool | str = True,
         smallest_slowdown: float | str = 1.2,
         latency_warm_up_seconds: float | str = 60,
+        judge_predictions: bool | str = True,
+        largest_prediction_shift: float | str = 0.2,
+        business_metric: str | Mapping[str, Any] | None = None,
         alpha: float | str = 0.05,
         min_requests: int | str = 50,
         on_no_traffic: str = "rollback",
@@ -81,6 +92,8 @@ class RolloutPlanOptions(DlawsOperator):
         self.smallest_harm, self.alpha, self.min_requests = smallest_harm, alpha, min_requests
         self.judge_latency, self.smallest_slowdown = judge_latency, smallest_slowdown
         self.latency_warm_up_seconds = latency_warm_up_seconds
+        self.judge_predictions, self.largest_prediction_shift = judge_predictions, largest_prediction_shift
+        self.business_metric = business_metric
         self.on_no_traffic, self.alarm_error_rate = on_no_traffic, alarm_error_rate
         self.kill_policy, self.timeout, self.poll_interval = on_kill, timeout, poll_interval
 

@@ -1,8 +1,8 @@
-"""Is green worse than blue? Always-valid evidence on errors and latency: looking again costs nothing.
+"""Is green worse than blue? Always-valid evidence on errors, latency, predictions, business: looks cost nothing.
 
-The test is in `harm`. Errors and latency each get a share of the bet that is fixed before green serves, so `alpha`
-bounds the chance that a healthy green is ever rolled back, over both and over all looks. A minute is read again while
-it fills; its split is taken as known then (tested by simulation).
+The tests are in `harm` (errors, latency) and `margin` (predictions, business). Each kind gets a share of the bet that
+is fixed before green serves, so `alpha` bounds the chance that a healthy green is ever rolled back, over all kinds and
+all looks. A minute is read again while it fills; its split is taken as known then (tested by simulation).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from airflow_dlaws.rollout.business import BusinessEvidence
 from airflow_dlaws.rollout.harm import CellCounts, Meter, error_alternatives, log_sum
 from airflow_dlaws.rollout.latency import LatencyReference, cells_of, latency_alternatives
-from airflow_dlaws.rollout.plan import ERROR_SHARE, RolloutPlan, Strategy
+from airflow_dlaws.rollout.plan import BETS, RolloutPlan, Strategy
+from airflow_dlaws.rollout.predictions import PredictionEvidence
 
 
 class Verdict(enum.StrEnum):
@@ -40,6 +42,11 @@ class Minute:
     green_over: tuple[int, ...] = ()
     blue_timed: int = 0
     blue_over: tuple[int, ...] = ()
+    #: Median and 95 % quantile of ModelLatency in microseconds, for people; None where nothing was timed.
+    green_p50: float | None = None
+    green_p95: float | None = None
+    blue_p50: float | None = None
+    blue_p95: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +61,13 @@ class Evidence:
     blue_errors: int = 0
     #: Requests of green that stand beside requests of blue; only these are compared.
     compared_requests: int = 0
-    #: Natural logarithm of the evidence for harm, of errors and latency together; at ln(1/alpha) green is rolled back.
+    #: Natural logarithm of the evidence for harm, of all kinds together; at ln(1/alpha) green is rolled back.
     log_evidence: float = 0.0
-    #: The two parts, each averaged over its alternatives; 0 is no evidence either way.
+    #: The parts, each averaged over its alternatives; 0 is no evidence either way, None is not judged.
     log_error_evidence: float = 0.0
-    log_latency_evidence: float = 0.0
+    log_latency_evidence: float | None = None
+    predictions: PredictionEvidence | None = None
+    business: BusinessEvidence | None = None
     #: Of the compared answers with a known latency: how many, and how many were slower than blue's 95 % quantile.
     green_timed: int = 0
     green_slow: int = 0
@@ -67,14 +76,22 @@ class Evidence:
 
 
 def judge(
-    plan: RolloutPlan, minutes: Iterable[Minute], *, began: float, latency: LatencyReference | None = None
+    plan: RolloutPlan,
+    minutes: Iterable[Minute],
+    *,
+    began: float,
+    latency: LatencyReference | None = None,
+    predictions: PredictionEvidence | None = None,
+    business: BusinessEvidence | None = None,
 ) -> Evidence:
     """Return the verdict on all minutes read so far.
 
     :param minutes: in any order; those before `began` are blue's past, used only where all traffic moves at once and
         nothing of blue's is left to compare with. That comparison assumes that rates have not changed since.
     :param began: when the update began, epoch seconds.
-    :param latency: what blue's answers took before; None judges errors alone.
+    :param latency: what blue's answers took before; None does not judge latency.
+    :param predictions: None where predictions are not judged; whether they are is settled before green serves.
+    :param business: likewise.
     """
     ordered = sorted(minutes, key=lambda minute: minute.start)
     during = [minute for minute in ordered if minute.start + 60 > began]
@@ -87,9 +104,11 @@ def judge(
     totals = _totals(pairs)
     evidence = Evidence(
         compared_requests=sum(minute.green_requests for minute in compared),
-        log_evidence=judgement.log_evidence,
-        log_error_evidence=judgement.log_error_evidence,
-        log_latency_evidence=judgement.log_latency_evidence,
+        log_evidence=combined(_parts(judgement.parts, predictions, business)),
+        log_error_evidence=judgement.parts["errors"],
+        log_latency_evidence=judgement.parts.get("latency"),
+        predictions=predictions,
+        business=business,
         green_requests=totals.green_requests,
         green_errors=totals.green_errors,
         blue_requests=totals.blue_requests,
@@ -114,7 +133,6 @@ class Judgement:
     def __init__(self, plan: RolloutPlan, latency: LatencyReference | None) -> None:
         self._errors = Meter(error_alternatives(plan.smallest_harm))
         self._latency = Meter(latency_alternatives(latency, plan.smallest_slowdown)) if latency else None
-        self._error_share = ERROR_SHARE if latency else 1.0
         self._cells = len(latency.thresholds) if latency else 0
 
     def add(self, minute: Minute) -> None:
@@ -131,22 +149,28 @@ class Judgement:
             self._latency.add(CellCounts(green, blue, minute.green_timed, minute.blue_timed))
 
     @property
-    def log_error_evidence(self) -> float:
-        """Of errors alone."""
-        return self._errors.log_evidence
-
-    @property
-    def log_latency_evidence(self) -> float:
-        """Of latency alone; 0 where it is not judged."""
-        return self._latency.log_evidence if self._latency else 0.0
+    def parts(self) -> dict[str, float]:
+        """The logarithm of the evidence of each kind that is judged."""
+        latency = {"latency": self._latency.log_evidence} if self._latency else {}
+        return {"errors": self._errors.log_evidence, **latency}
 
     @property
     def log_evidence(self) -> float:
-        """Of both, by their shares of the bet."""
-        if self._latency is None:
-            return self.log_error_evidence
-        errors = math.log(self._error_share) + self.log_error_evidence
-        return log_sum([errors, math.log1p(-self._error_share) + self.log_latency_evidence])
+        """Of errors and latency together."""
+        return combined(self.parts)
+
+
+def combined(parts: Mapping[str, float]) -> float:
+    """Return the evidence of all kinds together, by their shares of the bet."""
+    total = sum(BETS[kind] for kind in parts)
+    return log_sum(math.log(BETS[kind] / total) + log for kind, log in parts.items())
+
+
+def _parts(
+    judged: Mapping[str, float], predictions: PredictionEvidence | None, business: BusinessEvidence | None
+) -> dict[str, float]:
+    more = {"predictions": predictions, "business": business}
+    return {**judged, **{kind: each.log_evidence for kind, each in more.items() if each is not None}}
 
 
 def _with_past(during: Sequence[Minute], past: Sequence[Minute]) -> list[Minute]:
@@ -218,6 +242,8 @@ def _verdict(plan: RolloutPlan, evidence: Evidence, latency: LatencyReference | 
             f"; slower than {bar:.4g} ms were {evidence.green_slow} of {evidence.green_timed} answers of green, "
             f"{evidence.blue_slow} of {evidence.blue_timed} of blue"
         )
+    for more in (evidence.predictions, evidence.business):
+        counts += f"; {more.sentence}" if more and more.sentence else ""
     if evidence.log_evidence >= -math.log(plan.alpha):
         odds = math.exp(min(evidence.log_evidence, 30.0))
         enough = f"where {1 / plan.alpha:.3g} to 1 is enough (alpha={plan.alpha:g}, over all looks)"
@@ -228,10 +254,28 @@ def _verdict(plan: RolloutPlan, evidence: Evidence, latency: LatencyReference | 
             f"{counts}; {requests} requests on green stand beside requests on blue, and a verdict needs "
             f"min_requests={plan.min_requests}"
         )
+    if evidence.business and not evidence.business.is_enough:
+        least = plan.business_metric.min_units if plan.business_metric else 0
+        return (
+            Verdict.INCONCLUSIVE,
+            f"{counts}; a verdict on it needs {least} units of green (business_metric, min_units)",
+        )
     return Verdict.NO_HARM_SEEN, f"{counts}: no sign of harm among {requests} compared requests"
 
 
 def _harm(plan: RolloutPlan, evidence: Evidence) -> str:
-    if evidence.log_error_evidence >= evidence.log_latency_evidence:
-        return f"green's error rate is at least {plan.smallest_harm:g} times blue's"
-    return f"green is slower than blue by a factor of {plan.smallest_slowdown:g} or more"
+    parts = {"errors": evidence.log_error_evidence}
+    if evidence.log_latency_evidence is not None:
+        parts["latency"] = evidence.log_latency_evidence
+    parts = _parts(parts, evidence.predictions, evidence.business)
+    worst = max(parts, key=lambda kind: math.log(BETS[kind]) + parts[kind])
+    loss = plan.business_metric.smallest_loss if plan.business_metric else 0.0
+    return {
+        "errors": f"green's error rate is at least {plan.smallest_harm:g} times blue's",
+        "latency": f"green is slower than blue by a factor of {plan.smallest_slowdown:g} or more",
+        "predictions": (
+            f"green's predictions are others than blue's by more than {plan.largest_prediction_shift:.0%} "
+            "(largest_prediction_shift), or hardly ever any but one"
+        ),
+        "business": f"green is worse for the business than blue by more than {loss:.0%}",
+    }[worst]

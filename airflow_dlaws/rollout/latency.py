@@ -19,13 +19,14 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.rollout.harm import Alternative, normalised
 
 #: The quantiles asked of CloudWatch: enough cells that little of what single latencies tell is lost.
-LEVELS = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
+LEVELS = (0.05, 0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 0.95, 0.99)
 #: Fewer answers than this make no quantiles to cut by.
 FEWEST_ANSWERS = 200
-#: Green slower as a whole, as powers of smallest_slowdown, and how much is bet on each.
-_SLOWER = ((0.5, 0.12), (1.0, 0.35), (2.0, 0.20), (3.0, 0.10), (5.0, 0.05), (9.0, 0.03))
+#: Green slower as a whole, as powers of smallest_slowdown, and how much is bet on each: the smallest needs the head
+#: start most, for little tells it from healthy; a large one proves itself in a few answers.
+_SLOWER = ((0.5, 0.08), (1.0, 0.50), (2.0, 0.18), (3.0, 0.08), (5.0, 0.04), (9.0, 0.02))
 #: Only the slowest requests slower: so many times as many beyond the second last quantile.
-_HEAVIER_TAIL = ((2.0, 0.10), (5.0, 0.05))
+_HEAVIER_TAIL = ((2.0, 0.06), (5.0, 0.04))
 _SCORE = NormalDist()
 
 

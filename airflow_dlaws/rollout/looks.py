@@ -6,6 +6,9 @@ from airflow_dlaws.rollout.machine import Decision
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.state import Look, Observation
 
+#: Looks are many; the state keeps the whole reason of the last.
+_LONGEST_REASON = 800
+
 
 def look_of(record: RolloutRecord, observation: Observation, decision: Decision, now: float) -> Look:
     """Return the line. `record` is what was known before; `now` is in epoch seconds."""
@@ -26,7 +29,12 @@ def look_of(record: RolloutRecord, observation: Observation, decision: Decision,
         blue_requests=evidence.blue_requests,
         blue_errors=evidence.blue_errors,
         log_evidence=evidence.log_evidence,
+        log_error_evidence=evidence.log_error_evidence,
+        log_latency_evidence=evidence.log_latency_evidence,
+        log_prediction_evidence=evidence.predictions.log_evidence if evidence.predictions else None,
+        log_business_evidence=evidence.business.log_evidence if evidence.business else None,
+        prediction_distance=evidence.predictions.distance if evidence.predictions else None,
         verdict=evidence.verdict.value,
         action=decision.action.value,
-        reason=decision.reason,
+        reason=decision.reason[:_LONGEST_REASON],
     )

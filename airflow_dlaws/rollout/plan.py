@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.rollout.business import BusinessMetric, read_metric
 
 #: TrafficRoutingConfig: "canary size must be less than or equal to 50% of the variant's total instance count".
 LARGEST_CANARY_PERCENT = 50
@@ -25,8 +26,9 @@ SHORTEST_EXECUTION_SECONDS = 600
 LONGEST_EXECUTION_SECONDS = 28800
 #: What starting green's instances may take on top of the waits; loading a large image and model takes 10 to 20 minutes.
 PROVISIONING_SECONDS = 1800
-#: How much of the bet is on errors where latency is judged too: a failed answer is worse than a late one, and rarer.
-ERROR_SHARE = 0.8
+#: How much is bet on each kind of harm, in proportion, over the kinds that are judged: a failed answer is worse than a
+#: late one, and rarer; predictions and business prove their harm with few requests where it is large.
+BETS: Mapping[str, float] = {"errors": 0.8, "latency": 0.2, "predictions": 0.1, "business": 0.1}
 #: The period of the verdict alarm: how long CloudWatch may take to see that we said no.
 _ALARM_SECONDS = 10
 
@@ -77,6 +79,13 @@ class RolloutPlan:
     smallest_slowdown: float = 1.2
     #: Latency is not judged so soon after green's first request: caches are cold and code is compiled then.
     latency_warm_up_seconds: float = 60.0
+    #: Judge the distribution of green's predictions beside errors. It needs data capture on both fleets.
+    judge_predictions: bool = True
+    #: The largest total variation distance between green's predictions and blue's that is no harm: a retrained model
+    #: may answer one request in five otherwise.
+    largest_prediction_shift: float = 0.2
+    #: A number of the business to judge beside errors.
+    business_metric: BusinessMetric | None = None
     #: Chance that a model exactly as good as the one in service is rolled back, over all looks together.
     alpha: float = 0.05
     #: Below this number of compared requests on green there is no verdict.
@@ -100,6 +109,7 @@ class RolloutPlan:
             ("smallest_harm", self.smallest_harm, 1.05, 20),
             ("smallest_slowdown", self.smallest_slowdown, 1.05, 20),
             ("latency_warm_up_seconds", self.latency_warm_up_seconds, 0, LONGEST_WAIT_SECONDS),
+            ("largest_prediction_shift", self.largest_prediction_shift, 0.02, 0.9),
             ("alpha", self.alpha, 1e-6, 0.5),
             ("min_requests", self.min_requests, 1, 10**9),
             ("alarm_error_rate", self.alarm_error_rate, 0.001, 1),
@@ -132,8 +142,9 @@ class RolloutPlan:
 
     @property
     def error_weight(self) -> float:
-        """How much of the bet is on errors."""
-        return ERROR_SHARE if self.judge_latency else 1.0
+        """How much of the bet is on errors, where all is judged that is asked for."""
+        asked = {"latency": self.judge_latency, "predictions": self.judge_predictions, "business": self.business_metric}
+        return BETS["errors"] / sum(bet for kind, bet in BETS.items() if asked.get(kind, True))
 
     @property
     def steps(self) -> int:
@@ -218,8 +229,10 @@ _READERS: Mapping[str, Any] = {
 
 
 def _read(name: str, value: Any) -> Any:
-    if name == "judge_latency":
-        return _boolean(value)
+    if name in ("judge_latency", "judge_predictions"):
+        return _boolean(name, value)
+    if name == "business_metric":
+        return read_metric(value)
     if name == "maximum_execution_seconds" and value in (None, "", "None"):
         return None
     reader = _READERS.get(name, float)
@@ -230,9 +243,9 @@ def _read(name: str, value: Any) -> Any:
         raise SpecificationError(f"{name}={value!r} cannot be read: give {allowed}") from error
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(name: str, value: Any) -> bool:
     words = {"true": True, "false": False}
     text = str(value).strip().lower()
     if text not in words:
-        raise SpecificationError(f"judge_latency={value!r} cannot be read: give true or false")
+        raise SpecificationError(f"{name}={value!r} cannot be read: give true or false")
     return words[text]

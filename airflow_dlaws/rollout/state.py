@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from airflow_dlaws.rollout.analysis import Evidence
 from airflow_dlaws.rollout.latency import LatencyReference
+from airflow_dlaws.rollout.predictions import PredictionReference
 from airflow_dlaws.rollout.scaling import ScalingRecord
 
 
@@ -171,6 +172,12 @@ class RolloutState:
     rollback_deadline: float | None = None
     #: What blue's answers took before green served, fixed then; None where latency is not judged.
     latency: LatencyReference | None = None
+    #: What blue answered before green served, fixed then; None where predictions are not judged.
+    predictions: PredictionReference | None = None
+    #: Where the requests to blue are captured; empty where they are not.
+    blue_capture: str = ""
+    #: Why predictions are not judged, though the plan asks for it.
+    unjudged: str = ""
     #: What the bake can see with the traffic of the hour before; empty where that could not be told.
     forecast: str = ""
     cause: Cause = Cause.NONE
@@ -205,6 +212,13 @@ class Look:
     blue_requests: int = 0
     blue_errors: int = 0
     log_evidence: float = 0.0
+    #: The parts of it; None where that kind of harm is not judged.
+    log_error_evidence: float | None = None
+    log_latency_evidence: float | None = None
+    log_prediction_evidence: float | None = None
+    log_business_evidence: float | None = None
+    #: Total variation distance between the predictions of green and blue so far.
+    prediction_distance: float | None = None
     verdict: str = ""
     action: str = ""
     reason: str = ""

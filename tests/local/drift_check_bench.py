@@ -85,12 +85,12 @@ def request(number, row, answer, *, at):
     return {**document, "eventMetadata": known}
 
 
-def capture(check, count, seed, *, start, shift=0.0, first=0):
+def capture(check, count, seed, *, start, shift=0.0, first=0, place="capture"):
     """Put an hour's captured requests where SageMaker puts them; return the labels of each request."""
     table = tables.rows(count, seed, shift=shift)
     documents = []
     for n in range(count):
         row, at = [table[name][n] for name in tables.FEATURES], start + timedelta(seconds=n * 3600 / count)
         documents.append(request(first + n, row, table["prediction"][n], at=at))
-    check.put(f"capture/flights/AllTraffic/{start:%Y/%m/%d/%H}/{seed}.jsonl", lines(*documents))
+    check.put(f"{place}/flights/AllTraffic/{start:%Y/%m/%d/%H}/{seed}.jsonl", lines(*documents))
     return {"id": [f"id-{first + n}" for n in range(count)], "label": table["label"]}

@@ -92,7 +92,8 @@ def test_the_versions_that_were_chosen_are_read_whatever_is_written_since(drift_
 
 
 def test_captured_requests_of_the_data_interval_are_judged_and_no_others(drift_check):
-    capture(drift_check, 1000, 2, start=NOON - timedelta(hours=1))
+    # A rollout's configurations capture in folders of their own.
+    capture(drift_check, 1000, 2, start=NOON - timedelta(hours=1), place="capture/former-config")
     capture(drift_check, 1000, 3, start=NOON, shift=6, first=1000)
     capture(drift_check, 1000, 4, start=NOON + timedelta(hours=1), first=2000)
     there = {"capture_s3_uri": drift_check.uri("capture"), "endpoint_name": "flights"}

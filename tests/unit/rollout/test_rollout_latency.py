@@ -73,7 +73,7 @@ def test_without_a_reference_latency_says_nothing() -> None:
     random_ = random.Random(3)
     minutes = [simulated(random_, n * 60, green=60, blue=60, slowdown=3.0) for n in range(5)]
     evidence = judge(PLAN, minutes, began=0)
-    assert (evidence.verdict, evidence.log_latency_evidence) == (Verdict.NO_HARM_SEEN, 0.0)
+    assert (evidence.verdict, evidence.log_latency_evidence) == (Verdict.NO_HARM_SEEN, None)
 
 
 def test_a_spell_that_slows_both_fleets_is_no_harm() -> None:
@@ -126,7 +126,8 @@ def test_the_weights_of_a_bet_sum_to_one(smallest: float) -> None:
 
 
 def test_quantiles_that_coincide_are_merged_and_too_few_answers_make_no_reference() -> None:
-    quantiles = dict(zip(LEVELS, (10.0, 10.0, 10.0, 20.0, 20.0, 30.0, 40.0), strict=True))
+    levels = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
+    quantiles = dict(zip(levels, (10.0, 10.0, 10.0, 20.0, 20.0, 30.0, 40.0), strict=True))
     reference = reference_of(quantiles, 1000)
     assert reference is not None
     assert (reference.thresholds, reference.levels) == ((10.0, 20.0, 30.0, 40.0), (0.5, 0.9, 0.95, 0.99))

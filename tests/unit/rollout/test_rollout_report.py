@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from typing import Any
 
 from airflow_dlaws.jobs.wire import from_json, to_json
-from airflow_dlaws.rollout.analysis import Evidence, Verdict
+from airflow_dlaws.rollout.analysis import Evidence, Minute, Verdict, judge
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import RolloutPlan
-from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport, to_html
+from airflow_dlaws.rollout.predictions import PredictionJudge, PredictionReference, PredictionTally, counted
+from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
+from airflow_dlaws.rollout.report_page import to_html
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult, explain, result_of
-from airflow_dlaws.rollout.state import AlarmView, Cause, Look, RolloutState, Step
+from airflow_dlaws.rollout.state import AlarmView, Cause, Look, RolloutState, Step, Wish, WishKind
+from airflow_dlaws.rollout.timeline import MOST_LOOKS, thinned, timeline_of
 
 STATE = RolloutState(
     step=Step.ROLLED_BACK,
@@ -90,8 +95,57 @@ def test_a_red_task_gives_the_numbers_the_alarm_and_the_report() -> None:
 
 
 def test_the_report_is_one_page_that_escapes_what_it_shows() -> None:
-    html = to_html(RolloutReport(result=result_of(STATE, report_uri="s3://b/r"), record=RECORD))
-    assert html.count("<svg") == 2
+    html = page_of(RECORD)
     assert "&lt;harm&gt;" in html
     assert "<harm>" not in html
     assert "http" not in html.replace("https://", "http://").split("</style>")[1]
+
+
+def test_the_report_shows_traffic_harm_and_evidence_over_time_and_who_decided_what() -> None:
+    reference = PredictionReference(classes=("yes", "no"), counts=(300, 700, 0))
+    minutes = [
+        Minute(
+            start=1020 + 60 * n, green_requests=10, blue_requests=90, green_errors=n, green_p50=1e4, green_p95=5e4,
+            blue_p50=1e4, blue_p95=2e4,
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    tally = counted(PredictionTally(), 3, {1020: ([1] * 50, [0] * 120 + [1] * 280)})
+    predictions = PredictionJudge(reference, 0.2).evidence(tally)
+    seen = judge(RolloutPlan(), minutes, began=1000, predictions=predictions)
+    wish = Wish(kind=WishKind.ABORT, by="anna", at=1100.0, why="the sale begins")
+    state = STATE.but(evidence=seen, predictions=reference, wish=wish)
+    html = page_of(dataclasses.replace(RECORD, state=state, timeline=timeline_of(minutes)))
+    for heading in ("What happened", "Traffic", "Errors", "Latency", "Predictions", "Evidence"):
+        assert f"<h2>{heading}</h2>" in html
+    # Share, requests a minute, errors, latency, predictions twice, evidence.
+    assert html.count("<svg") == 7
+    for told in (
+        "asked to abort, by anna",
+        "the sale begins",
+        "class &#x27;no&#x27;: 100.0% of 50",
+        "enough (20 to 1)",
+    ):
+        assert told in html
+    assert (
+        "Last read back at 00:17:50 UTC: the endpoint was Updating on old, nothing pending; asked for was new" in html
+    )
+
+
+def test_what_is_kept_of_eight_hours_is_bounded_and_loses_no_decision() -> None:
+    def look(n: int) -> Look:
+        step = Step.SHIFTING if n < 700 else Step.ROLLING_BACK
+        return dataclasses.replace(LOOKS[0], at=1000.0 + 30 * n, step=step, reason="why " * 100)
+
+    kept: tuple[Look, ...] = ()
+    for n in range(960):
+        kept = thinned((*kept, look(n)))
+    assert len(kept) <= MOST_LOOKS
+    assert [after.at for before, after in itertools.pairwise(kept) if before.step != after.step] == [look(700).at]
+    assert kept[-1] == look(959)
+    rows = timeline_of([Minute(start=60 * n, green_requests=1) for n in range(480)])
+    assert (len(rows), sum(row.green_requests for row in rows)) == (240, 480)
+
+
+def page_of(record: RolloutRecord) -> str:
+    return to_html(RolloutReport(result=result_of(record.state, report_uri="s3://b/r"), record=record))

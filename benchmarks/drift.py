@@ -46,7 +46,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 #: Repetitions that Evidently judges too: 1,600 batches take it some minutes.
 PEER_BATCHES = 40
 RUNS, CALIBRATION_STREAMS, STREAMS = 200, 200, 60
-BATCHES, POWER_REPETITIONS, LARGE_REPETITIONS, FLIGHT_BATCHES = 400, 20, 5, 200
+BATCHES, POWER_REPETITIONS, LARGE_REPETITIONS, FLIGHT_BATCHES = 400, 10, 3, 200
 
 #: The models of this run, for the processes forked from this one.
 _banks: list[Bank] = []
@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--dataset", choices=sorted(RUNNERS), default="digits")
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS), help="of the digits")
     parser.add_argument(
-        "--batches", type=int, help="of each kind; 400 digits, 20 for each shift of mnist5k, 200 flights"
+        "--batches", type=int, help="of each kind; 400 digits, 10 for each shift of mnist5k, 200 flights"
     )
     chosen = parser.parse_args()
     began = datetime.now(UTC)

@@ -82,10 +82,10 @@ class Watch:
         """Return this with other settings."""
         return dataclasses.replace(self, settings=settings)
 
-    def counts(self, pixels: np.ndarray) -> TrafficCounts:
-        """Count images and the model's answers."""
+    def counts(self, pixels: np.ndarray, answers: np.ndarray | None = None) -> TrafficCounts:
+        """Count images and the model's answers, which are asked for unless they are given."""
         assert self.bank is not None
-        return self.table_counts(_columns(pixels), self.bank.model.softmax(pixels))
+        return self.table_counts(_columns(pixels), self.bank.model.softmax(pixels) if answers is None else answers)
 
     def table_counts(self, columns: Mapping[str, Sequence[Any]], answers: np.ndarray) -> TrafficCounts:
         """Count columns and answers."""

@@ -62,9 +62,10 @@ def repeat(bank: Bank, seed: int, number: int, large: bool) -> list[Judged]:
                     # There are some 300 zeros: what only they may fill is drawn with replacement beyond their number.
                     again = large or (shift.only_zero and n > 100)
                     pixels = bank.batch(shift, drawing.pool, n, rng, again=again)
-                    counts = watch.counts(pixels)
+                    answers = bank.model.softmax(pixels)
+                    counts = watch.counts(pixels, answers)
                     mine, shipped = watch.but(ANY_EFFECT).look(counts), watch.look(counts)
-                    theirs = drift_peers.bbsd(softmax, bank.model.softmax(pixels))
+                    theirs = drift_peers.bbsd(softmax, answers)
                     out.append(Judged(family=family, n=n, ours=mine, shipped=shipped, bbsd=theirs))
     return out
 

@@ -45,7 +45,7 @@ from drift_shifts import Bank
 RESULTS = ROOT / "benchmarks" / "results"
 #: Repetitions that Evidently judges too: 1,600 batches take it some minutes.
 PEER_BATCHES = 40
-RUNS, CALIBRATION_STREAMS, STREAMS = 200, 200, 60
+RUNS, CALIBRATION_STREAMS, STREAMS = 200, 200, 40
 BATCHES, POWER_REPETITIONS, LARGE_REPETITIONS, FLIGHT_BATCHES = 400, 10, 3, 200
 
 #: The models of this run, for the processes forked from this one.

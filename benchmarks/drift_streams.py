@@ -11,6 +11,9 @@ that RATE of them raise an alarm: something only a benchmark can do. Ours is not
 streams of any length. It stands there twice: as shipped, and without thresholds of the effect, as the peers have none
 (a class that halves is a stability index of 0.035, far below the customary 0.2, and two rows in a hundred are fewer
 than the share that matters).
+
+Ours and the stability index get a reference of HEALTHY rows, as many as ADWIN and KSWIN have seen of the stream before
+it changes: how weak a change can be found is limited by what is known of health.
 """
 
 from __future__ import annotations
@@ -110,7 +113,7 @@ class Stream:
 def run_stream(bank: Bank, numbers: Numbers, seed: int, number: int, shifts: Mapping[str, Shift]) -> Stream:
     """Run ours over one stream, and write down what the peers need."""
     rng = np.random.default_rng([seed, number, 5])
-    drawing = Drawing.bootstrap(bank.model.others, bank.images.reference, rng)
+    drawing = Drawing.bootstrap(bank.model.others, HEALTHY, rng)
     healthy = list(windows(bank, Shift(), drawing.pool, HEALTHY, STEP, rng))
     after = {name: list(windows(bank, shift, drawing.pool, AFTER, STEP, rng)) for name, shift in shifts.items()}
     mine = run_ours(Watch.of(bank, drawing.reference), healthy, after) if shifts else {}

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -33,12 +34,13 @@ from scipy.stats import mannwhitneyu
 from airflow_dlaws.rollout.analysis import Judgement, is_comparable
 from airflow_dlaws.rollout.latency import LEVELS, LatencyReference
 from airflow_dlaws.rollout.plan import RolloutPlan
+from airflow_dlaws.rollout.stakes import Traffic, stakes_of
 from rollout_traffic import LATENCY_SIGMA, Hour, Scenario, hours
 
 RESULTS = Path(__file__).parent / "results" / "rollout.json"
 MINUTES = 60
 ALPHA = 0.05
-PLAN = RolloutPlan(alpha=ALPHA)
+PLAN = RolloutPlan(alpha=ALPHA, wait_seconds=60 * MINUTES)
 _NORMAL = NormalDist()
 #: Quantiles of the simulated latency (log-normal around 40 ms), in microseconds, as CloudWatch would tell them.
 REFERENCE = LatencyReference(
@@ -75,9 +77,9 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
 
-def ours(hour: Hour) -> int | None:
-    """Return the minute in which our gate rolls back."""
-    judgement = Judgement(PLAN, REFERENCE)
+def ours(hour: Hour, traffic: Traffic) -> int | None:
+    """Return the minute in which our gate rolls back; it knows the traffic of the hour before."""
+    judgement = Judgement(PLAN, REFERENCE, stakes_of(PLAN, traffic))
     for index in range(MINUTES):
         minute = hour.minute(index)
         if is_comparable(minute):
@@ -157,8 +159,9 @@ def figure(minutes: Iterable[int | None]) -> Figure:
 
 def measure(scenario: Scenario, rollouts: int, seed: int) -> Row:
     """Run one scenario through every gate, on the same hours."""
+    traffic = Traffic(requests_per_minute=scenario.requests / PLAN.first_share, error_rate=scenario.error_rate)
     gates: dict[str, Callable[[Hour], int | None]] = {
-        "ours": ours,
+        "ours": partial(ours, traffic=traffic),
         "at the end": at_the_end,
         "p<.05 each minute": every_minute,
         "static 5 %": static_alarm,

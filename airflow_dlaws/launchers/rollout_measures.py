@@ -26,6 +26,7 @@ from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import Strategy
 from airflow_dlaws.rollout.power import forecast
 from airflow_dlaws.rollout.predictions import FEWEST_ANSWERS, PredictionEvidence, PredictionJudge, PredictionReference
+from airflow_dlaws.rollout.stakes import stakes_of
 from airflow_dlaws.rollout.state import RolloutState
 from airflow_dlaws.storage import ObjectStore
 
@@ -96,6 +97,7 @@ class RolloutMeasures:
         return {
             "latency": past.latency if plan.judge_latency else None,
             "forecast": told.sentence if told else "",
+            "stakes": stakes_of(plan, past.traffic),
             "predictions": reference,
             "blue_capture": place,
             "unjudged": unjudged,
@@ -140,6 +142,7 @@ class RolloutMeasures:
             latency=state.latency,
             predictions=self._predictions(state, began, now),
             business=business,
+            stakes=state.stakes,
         )
         # Harm that is proven without what is missing is proven.
         problem = "" if evidence.verdict is Verdict.HARM else problem

@@ -14,7 +14,7 @@ from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.launchers.rollout_watch import dimensions
 from airflow_dlaws.rollout.analysis import Minute
 from airflow_dlaws.rollout.latency import LEVELS, LatencyReference, reference_of
-from airflow_dlaws.rollout.power import Traffic
+from airflow_dlaws.rollout.stakes import Traffic
 
 #: SageMaker publishes the metrics of endpoints by the minute.
 _MINUTE = 60

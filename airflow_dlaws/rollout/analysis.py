@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from airflow_dlaws.rollout.business import BusinessEvidence
 from airflow_dlaws.rollout.harm import CellCounts, Meter, error_alternatives, log_sum
 from airflow_dlaws.rollout.latency import LatencyReference, cells_of, latency_alternatives
-from airflow_dlaws.rollout.plan import BETS, RolloutPlan, Strategy
+from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
 from airflow_dlaws.rollout.predictions import PredictionEvidence
+from airflow_dlaws.rollout.stakes import Stakes, stakes_of
 
 
 class Verdict(enum.StrEnum):
@@ -83,6 +84,7 @@ def judge(
     latency: LatencyReference | None = None,
     predictions: PredictionEvidence | None = None,
     business: BusinessEvidence | None = None,
+    stakes: Stakes | None = None,
 ) -> Evidence:
     """Return the verdict on all minutes read so far.
 
@@ -92,19 +94,21 @@ def judge(
     :param latency: what blue's answers took before; None does not judge latency.
     :param predictions: None where predictions are not judged; whether they are is settled before green serves.
     :param business: likewise.
+    :param stakes: how the bet was laid before green served; None lays it without knowing the traffic.
     """
+    stakes = stakes or stakes_of(plan, None)
     ordered = sorted(minutes, key=lambda minute: minute.start)
     during = [minute for minute in ordered if minute.start + 60 > began]
     past = [minute for minute in ordered if minute.start + 60 <= began and minute.blue_requests > 0]
     pairs = _with_past(during, past) if plan.strategy is Strategy.ALL_AT_ONCE else during
     compared = [_warm(plan, minute, pairs) for minute in pairs if is_comparable(minute)]
-    judgement = Judgement(plan, latency)
+    judgement = Judgement(plan, latency, stakes)
     for minute in compared:
         judgement.add(minute)
     totals = _totals(pairs)
     evidence = Evidence(
         compared_requests=sum(minute.green_requests for minute in compared),
-        log_evidence=combined(_parts(judgement.parts, predictions, business)),
+        log_evidence=combined(_parts(judgement.parts, predictions, business), stakes),
         log_error_evidence=judgement.parts["errors"],
         log_latency_evidence=judgement.parts.get("latency"),
         predictions=predictions,
@@ -130,8 +134,9 @@ def _warm(plan: RolloutPlan, minute: Minute, minutes: Sequence[Minute]) -> Minut
 class Judgement:
     """Evidence that grows minute by minute: what `judge` folds over, and simulations call directly."""
 
-    def __init__(self, plan: RolloutPlan, latency: LatencyReference | None) -> None:
-        self._errors = Meter(error_alternatives(plan.smallest_harm))
+    def __init__(self, plan: RolloutPlan, latency: LatencyReference | None, stakes: Stakes) -> None:
+        self._stakes = stakes
+        self._errors = Meter(error_alternatives(stakes.first_harm))
         self._latency = Meter(latency_alternatives(latency, plan.smallest_slowdown)) if latency else None
         self._cells = len(latency.thresholds) if latency else 0
 
@@ -157,13 +162,13 @@ class Judgement:
     @property
     def log_evidence(self) -> float:
         """Of errors and latency together."""
-        return combined(self.parts)
+        return combined(self.parts, self._stakes)
 
 
-def combined(parts: Mapping[str, float]) -> float:
+def combined(parts: Mapping[str, float], stakes: Stakes) -> float:
     """Return the evidence of all kinds together, by their shares of the bet."""
-    total = sum(BETS[kind] for kind in parts)
-    return log_sum(math.log(BETS[kind] / total) + log for kind, log in parts.items())
+    shares = stakes.shares(parts)
+    return log_sum(math.log(shares[kind]) + log for kind, log in parts.items())
 
 
 def _parts(
@@ -268,7 +273,7 @@ def _harm(plan: RolloutPlan, evidence: Evidence) -> str:
     if evidence.log_latency_evidence is not None:
         parts["latency"] = evidence.log_latency_evidence
     parts = _parts(parts, evidence.predictions, evidence.business)
-    worst = max(parts, key=lambda kind: math.log(BETS[kind]) + parts[kind])
+    worst = max(parts, key=lambda kind: parts[kind])
     loss = plan.business_metric.smallest_loss if plan.business_metric else 0.0
     return {
         "errors": f"green's error rate is at least {plan.smallest_harm:g} times blue's",

@@ -21,11 +21,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: Points of the grid of error ratios, evenly spaced in logarithm, and how much each weighs of the one below: small
-#: harm is likelier, and needs the head start more. Worse harm than the largest is caught by it, as fast. A bet on the
-#: smallest harm itself would wait for proof against harm half as large: the grid begins a little above it.
-_GRID_POINTS = 4
-_ABOVE_SMALLEST = 1.1
+#: The grid of error ratios is about evenly spaced in logarithm, and each weighs so much of the one below: small harm is
+#: likelier, and needs the head start more. Worse harm than the largest is caught by it, as fast. A bet on the smallest
+#: harm itself would wait for proof against harm half as large: the grid begins a little above it.
+_GRID_STEP = 0.37
+ABOVE_SMALLEST = 1.1
 _LARGEST_HARM = 5.0
 _DECAY = 0.9
 
@@ -49,11 +49,12 @@ class CellCounts:
     blue_requests: int
 
 
-def error_alternatives(smallest_harm: float) -> tuple[Alternative, ...]:
-    """Return alternatives for one cell, the failed requests: an error rate `smallest_harm` times blue's, and more."""
-    first = smallest_harm * _ABOVE_SMALLEST
-    step = math.log(max(_LARGEST_HARM, first * 2) / first) / (_GRID_POINTS - 1)
-    weights = normalised([_DECAY**n for n in range(_GRID_POINTS)])
+def error_alternatives(first: float) -> tuple[Alternative, ...]:
+    """Return alternatives for one cell, the failed requests: an error rate `first` times blue's, and more."""
+    width = math.log(max(_LARGEST_HARM, first * 2) / first)
+    points = max(2, round(width / _GRID_STEP) + 1)
+    step = width / (points - 1)
+    weights = normalised([_DECAY**n for n in range(points)])
     return tuple(Alternative(weight=weight, ratios=(first * math.exp(n * step),)) for n, weight in enumerate(weights))
 
 

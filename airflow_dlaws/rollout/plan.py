@@ -26,9 +26,6 @@ SHORTEST_EXECUTION_SECONDS = 600
 LONGEST_EXECUTION_SECONDS = 28800
 #: What starting green's instances may take on top of the waits; loading a large image and model takes 10 to 20 minutes.
 PROVISIONING_SECONDS = 1800
-#: How much is bet on each kind of harm, in proportion, over the kinds that are judged: a failed answer is worse than a
-#: late one, and rarer; predictions and business prove their harm with few requests where it is large.
-BETS: Mapping[str, float] = {"errors": 0.8, "latency": 0.2, "predictions": 0.1, "business": 0.1}
 #: The period of the verdict alarm: how long CloudWatch may take to see that we said no.
 _ALARM_SECONDS = 10
 
@@ -141,10 +138,10 @@ class RolloutPlan:
         return shares.get(self.strategy, 100) / 100
 
     @property
-    def error_weight(self) -> float:
-        """How much of the bet is on errors, where all is judged that is asked for."""
+    def judged(self) -> dict[str, object]:
+        """The kinds of harm that are judged, as far as they can be measured."""
         asked = {"latency": self.judge_latency, "predictions": self.judge_predictions, "business": self.business_metric}
-        return BETS["errors"] / sum(bet for kind, bet in BETS.items() if asked.get(kind, True))
+        return {"errors": True, **{kind: value for kind, value in asked.items() if value}}
 
     @property
     def steps(self) -> int:

@@ -14,20 +14,11 @@ from statistics import NormalDist
 
 from airflow_dlaws.rollout.harm import Alternative, error_alternatives
 from airflow_dlaws.rollout.plan import RolloutPlan
+from airflow_dlaws.rollout.stakes import Stakes, Traffic, fleets, stakes_of
 
 _NORMAL = NormalDist()
 #: Longer bakes than a day are no plan for a rollout.
 _LONGEST_MINUTES = 1440
-#: Below one failure in so many answers a rate cannot be read from an hour of traffic; the plan assumes this one.
-_LEAST_ERROR_RATE = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """What an endpoint has to do before the rollout: requests a minute in all, and the share that fails."""
-
-    requests_per_minute: float
-    error_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +53,19 @@ def forecast(plan: RolloutPlan, traffic: Traffic, *, harm: float = 2.0, power: f
     :param harm: green's error rate over blue's.
     :param power: the chance asked for `minutes_needed`.
     """
-    share = plan.first_share
-    green = traffic.requests_per_minute * share
-    rate = max(traffic.error_rate, _LEAST_ERROR_RATE)
-    walks = list(_walks(plan, green, traffic.requests_per_minute - green, rate, harm))
-    minutes = plan.bake_seconds / 60
-    needed = next((m for m in _minutes() if _chance(walks, m) >= power), None)
+    green, blue, rate = fleets(plan, traffic)
+
+    def chance(minutes: float) -> float:
+        stakes = stakes_of(plan, traffic, minutes=minutes)
+        return max(_passes(walk, minutes) for walk in _walks(plan, stakes, green, blue, rate, harm))
+
     return Forecast(
         green_requests_per_minute=green,
         error_rate=rate,
         harm=harm,
-        power=_chance(walks, minutes),
+        power=chance(plan.bake_seconds / 60),
         power_asked=power,
-        minutes_needed=needed,
+        minutes_needed=next((minutes for minutes in _minutes() if chance(minutes) >= power), None),
     )
 
 
@@ -85,12 +76,10 @@ class _Walk:
     bar: float
 
 
-def _walks(plan: RolloutPlan, green: float, blue: float, rate: float, harm: float) -> Iterator[_Walk]:
-    if blue <= 0:  # all at once: blue's past minutes stand beside green's
-        blue = green
-    weight = plan.error_weight
-    for alternative in error_alternatives(plan.smallest_harm):
-        yield _walk(alternative, green, blue, rate, harm, math.log(1 / (plan.alpha * weight * alternative.weight)))
+def _walks(plan: RolloutPlan, stakes: Stakes, green: float, blue: float, rate: float, harm: float) -> Iterator[_Walk]:
+    share = stakes.shares(plan.judged)["errors"]
+    for alternative in error_alternatives(stakes.first_harm):
+        yield _walk(alternative, green, blue, rate, harm, math.log(1 / (plan.alpha * share * alternative.weight)))
 
 
 def _walk(alternative: Alternative, green: float, blue: float, rate: float, harm: float, bar: float) -> _Walk:
@@ -101,10 +90,6 @@ def _walk(alternative: Alternative, green: float, blue: float, rate: float, harm
     drift = failed_green * (math.log(ratio) - cost) - failed_blue * cost
     variance = failed_green * (math.log(ratio) - cost) ** 2 + failed_blue * cost**2
     return _Walk(drift, variance, bar)
-
-
-def _chance(walks: list[_Walk], minutes: float) -> float:
-    return max((_passes(walk, minutes) for walk in walks), default=0.0)
 
 
 def _passes(walk: _Walk, minutes: float) -> float:

@@ -10,6 +10,7 @@ from airflow_dlaws.rollout.analysis import Evidence
 from airflow_dlaws.rollout.latency import LatencyReference
 from airflow_dlaws.rollout.predictions import PredictionReference
 from airflow_dlaws.rollout.scaling import ScalingRecord
+from airflow_dlaws.rollout.stakes import Stakes
 
 
 class Step(enum.StrEnum):
@@ -172,6 +173,8 @@ class RolloutState:
     rollback_deadline: float | None = None
     #: What blue's answers took before green served, fixed then; None where latency is not judged.
     latency: LatencyReference | None = None
+    #: How the bet was laid, from the traffic of the hour before; None where that is not known.
+    stakes: Stakes | None = None
     #: What blue answered before green served, fixed then; None where predictions are not judged.
     predictions: PredictionReference | None = None
     #: Where the requests to blue are captured; empty where they are not.

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from running_task import RunningTask
 
 from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.launchers.business_metric import Window
 from airflow_dlaws.launchers.rollout_scaling import VariantScaling
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
@@ -35,6 +36,16 @@ QUICK = {
     "min_requests": 5,
     "timeout": 120,
 }
+
+
+def lost_orders(endpoint_name: str, window: Window) -> dict[str, tuple[float, int]]:
+    """A business metric by which green loses nearly all orders."""
+    return {"green": (1.0, 50), "blue": (90.0, 300)}
+
+
+def closed_warehouse(endpoint_name: str, window: Window) -> dict[str, tuple[float, int]]:
+    """A business metric that nobody can read."""
+    raise RuntimeError("the warehouse is closed")
 
 
 class RolloutTask(RunningTask):

@@ -1,4 +1,4 @@
-"""A model that answers well and fast, but always the same, is rolled back: on an endpoint with real traffic."""
+"""Predictions and business: a model that always answers the same, or loses orders, is rolled back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from rollout_bench import RolloutBench, RolloutTask, Traffic
+from rollout_bench import ROLE, RolloutBench, RolloutTask, Traffic
 from running_task import aws_environment
 
+from airflow_dlaws.launchers.business_metric import BusinessReader
+from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
 from airflow_dlaws.launchers.rollout_predictions import CapturedPredictions
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.rollout.analysis import Verdict
+from airflow_dlaws.rollout.business import BusinessMetric, BusinessSums, BusinessWindow
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.plan import RolloutPlan
 from airflow_dlaws.rollout.result import RolloutOutcome
-from airflow_dlaws.rollout.state import Cause
+from airflow_dlaws.rollout.state import Cause, RolloutState
 from airflow_dlaws.storage import ObjectStore
 
 IMAGES = Path(__file__).parent / "images"
@@ -62,6 +68,60 @@ def test_a_retrained_model_may_differ_a_little_and_one_that_always_says_the_same
     assert record.state.evidence.green_errors == 0
     assert "answers of green" in record.state.reason
     bench.assert_tidy()
+
+
+def measures(bench: RolloutBench, metric: BusinessMetric) -> tuple[RolloutMeasures, RolloutState]:
+    """Return what measures a rollout whose update was asked for five minutes ago, and its state."""
+    order = RolloutOrder(
+        endpoint_name=bench.name,
+        model_package_arn="arn:aws:sagemaker:us-east-1:123456789012:model-package/flights/2",
+        role_arn=ROLE,
+        instance_type="ml.m5.large",
+        state_s3_uri=f"s3://{bench.name}/state",
+        plan=RolloutPlan(business_metric=metric),
+        timeout_seconds=7200.0,
+    )
+    names = RolloutNames(model_name="m", config_name="green", owner="o", digest="d")
+    state = RolloutState(
+        endpoint_name=bench.name, requested_config="green", previous_config="blue", model_name="m",
+        model_package_arn=order.model_package_arn, variant_name="AllTraffic", started_at=0.0, deadline=1e12,
+        updated_at=bench.now() - 300,
+    )  # fmt: skip
+    return RolloutMeasures(bench.aws.client, order, names), state
+
+
+def test_a_loss_for_the_business_is_harm_and_a_function_that_raises_is_none(bench: RolloutBench) -> None:
+    reader, state = measures(bench, BusinessMetric(function="rollout_bench.lost_orders"))
+    reader.check()
+    measured = reader.evidence(state, bench.now())
+    assert (measured.evidence.verdict, measured.problem) == (Verdict.HARM, "")
+    assert "worse for the business" in measured.evidence.reason
+    # What was read is noted: another process that cannot read goes on with it, and harm stays proven.
+    reader, _ = measures(bench, BusinessMetric(function="rollout_bench.closed_warehouse"))
+    assert reader.evidence(state, bench.now()).evidence.verdict is Verdict.HARM
+    reader, _ = measures(RolloutBench(bench.aws), BusinessMetric(function="rollout_bench.closed_warehouse"))
+    measured = reader.evidence(state, bench.now())
+    assert measured.evidence.verdict is Verdict.INCONCLUSIVE
+    assert "the warehouse is closed" in measured.problem
+
+
+def test_a_metric_of_cloudwatch_is_read_for_both_fleets(bench: RolloutBench) -> None:
+    start = int(bench.now()) // 60 * 60 - 120
+    for config, values in (("green", [1.0, 0.0]), ("blue", [1.0, 1.0, 0.0])):
+        names = [{"Name": "Endpoint", "Value": bench.name}, {"Name": "Config", "Value": config}]
+        rows = [
+            {"MetricName": "Ordered", "Dimensions": names, "Value": value, "Timestamp": start + 30} for value in values
+        ]
+        bench.cloudwatch.put_metric_data(Namespace="Shop", MetricData=rows)
+    metric = BusinessMetric(
+        namespace="Shop", metric="Ordered", dimensions={"Endpoint": "{endpoint}", "Config": "{config}"}
+    )
+    reader = BusinessReader(metric, bench.cloudwatch, endpoint_name=bench.name)
+    windows = reader.read((), green="green", blue="blue", since=start, until=bench.now())
+    assert windows[0] == BusinessWindow(
+        start=start, green=BusinessSums(total=1.0, units=2), blue=BusinessSums(total=2.0, units=3)
+    )
+    assert {window.green.units for window in windows[1:]} == {0}
 
 
 def configs(bench: RolloutBench) -> list[str]:

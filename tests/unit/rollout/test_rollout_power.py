@@ -9,7 +9,8 @@ import pytest
 
 from airflow_dlaws.rollout.analysis import Judgement, Minute
 from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
-from airflow_dlaws.rollout.power import Traffic, forecast
+from airflow_dlaws.rollout.power import forecast
+from airflow_dlaws.rollout.stakes import Traffic, growth, stakes_of
 
 PLAN = RolloutPlan(judge_latency=False, wait_seconds=1200)
 
@@ -25,7 +26,8 @@ def poisson(random_: random.Random, mean: float) -> int:
 def simulated_power(harm: float, *, green: int, blue: int, rate: float, minutes: int, runs: int = 150) -> float:
     random_, found = random.Random(20261128), 0
     for _ in range(runs):
-        judgement = Judgement(PLAN, None)
+        traffic = Traffic(requests_per_minute=green + blue, error_rate=rate)
+        judgement = Judgement(PLAN, None, stakes_of(PLAN, traffic))
         for n in range(minutes):
             failed = min(green, poisson(random_, green * rate * harm)), min(blue, poisson(random_, blue * rate))
             judgement.add(
@@ -68,3 +70,17 @@ def test_all_at_once_is_forecast_by_the_whole_traffic() -> None:
     traffic = Traffic(requests_per_minute=100, error_rate=0.02)
     assert forecast(plan, traffic).green_requests_per_minute == 100
     assert forecast(plan, traffic).power > forecast(PLAN, traffic).power
+
+
+def test_bets_begin_where_the_bake_can_prove_harm_and_all_is_bet_whatever_the_traffic() -> None:
+    hour = RolloutPlan(wait_seconds=3600)
+    busy, quiet = (stakes_of(hour, Traffic(requests_per_minute=rate, error_rate=0.01)) for rate in (600, 60))
+    assert busy == stakes_of(hour, None)
+    assert busy.first_harm == pytest.approx(1.65)
+    assert 2.4 < quiet.first_harm < 3.0
+    assert growth(quiet.first_harm, 6, 54, 0.01) * 60 >= math.log(20)
+    assert quiet.shares({"errors": 1, "latency": 1}) == pytest.approx({"errors": 0.55, "latency": 0.45})
+    for stakes in (busy, quiet):
+        assert sum(stakes.shares(dict.fromkeys(("errors", "latency", "predictions", "business"))).values()) == (
+            pytest.approx(1.0)
+        )

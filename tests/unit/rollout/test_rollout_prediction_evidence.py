@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.rollout.analysis import Minute, Verdict, judge
-from airflow_dlaws.rollout.plan import BETS, RolloutPlan
+from airflow_dlaws.rollout.plan import RolloutPlan
 from airflow_dlaws.rollout.predictions import (
     Outcome,
     PredictionJudge,
@@ -22,11 +22,13 @@ from airflow_dlaws.rollout.predictions import (
     counted,
     reference_of,
 )
+from airflow_dlaws.rollout.stakes import stakes_of
 
 SHIFT = 0.2
 ALPHA = 0.05
 #: What predictions have to reach by themselves, beside errors and latency.
-BAR = -math.log(ALPHA * BETS["predictions"] / (BETS["errors"] + BETS["latency"] + BETS["predictions"]))
+SHARES = stakes_of(RolloutPlan(), None).shares(dict.fromkeys(("errors", "latency", "predictions")))
+BAR = -math.log(ALPHA * SHARES["predictions"])
 Chances = Callable[[int], Sequence[float]]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from airflow import __version__ as _airflow_version
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context, Param
@@ -33,6 +36,9 @@ TRIGGER_HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 
 #: Seen in 3.0.6, not in 3.2.1: the API server answers 422 to an XCom that is null (the worker sends it no body).
 REFUSES_NULL_XCOMS = tuple(int(part) for part in _airflow_version.split(".")[:2]) < (3, 2)
+
+#: Airflow 3.1 and later show a task's question in the UI (Human in the Loop), where a person answers it.
+ASKS_PEOPLE = tuple(int(part) for part in _airflow_version.split(".")[:2]) >= (3, 1)
 
 #: `next_method` of a task that is resumed only to fail, because its trigger timed out or crashed.
 FAILED_TRIGGER_METHOD = "__fail__"
@@ -120,6 +126,79 @@ async def cancelled_by_user(task_instance: Any) -> bool:
         return False
 
 
+def ask_people(
+    context: Context,
+    *,
+    subject: str,
+    body: str,
+    options: Sequence[str],
+    form: Mapping[str, Param],
+    users: Sequence[str],
+) -> None:
+    """Show a question in Airflow's UI, for this task instance; its answer ends the deferral that must follow.
+
+    :param body: Markdown.
+    :param form: fields beside the options.
+    :param users: ids of those who may answer; with none, everybody who may act on the DAG.
+    """
+    from airflow.sdk.execution_time.hitl import HITLUser, upsert_hitl_detail
+
+    upsert_hitl_detail(
+        ti_id=context["ti"].id,
+        subject=subject,
+        body=body,
+        options=list(options),
+        params={name: field.serialize() for name, field in form.items()},
+        assigned_users=[HITLUser(id=user, name=user) for user in users],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a person answered to `ask_people`."""
+
+    option: str
+    form: Mapping[str, Any]
+    by: str
+    at: datetime
+
+
+async def answer_event(task_instance_id: str) -> dict[str, Any] | None:
+    """Return the event of an answer as Airflow 3.3 resumes a deferred task with it by itself; None before there is one.
+
+    Older versions leave it to the trigger to find the answer; so does 3.3 if it came before the deferral.
+    """
+
+    def look() -> Any:
+        from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
+
+        return get_hitl_detail_content_detail(ti_id=UUID(task_instance_id))
+
+    detail = await in_thread(look)
+    if not detail.response_received or not detail.chosen_options:
+        return None
+    user = detail.responded_by_user
+    return {
+        "chosen_options": list(detail.chosen_options),
+        "params_input": dict(detail.params_input or {}),
+        "responded_at": detail.responded_at,
+        "responded_by_user": {"id": user.id, "name": user.name} if user else None,
+    }
+
+
+def answer_of(event: Mapping[str, Any]) -> Answer | None:
+    """Return the answer that an event tells of, None if it tells of something else."""
+    if not event.get("chosen_options"):
+        return None
+    user, at = event.get("responded_by_user") or {}, event["responded_at"]
+    return Answer(
+        option=event["chosen_options"][0],
+        form=event.get("params_input") or {},
+        by=str(user.get("name") or user.get("id") or ""),
+        at=at if isinstance(at, datetime) else datetime.fromisoformat(at),
+    )
+
+
 async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
     """Set an XCom of a deferred task from its trigger; every version's triggerer takes it, none has a method for it."""
     ti = task_instance
@@ -133,9 +212,9 @@ async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
 
 
 __all__ = [
-    "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
-    "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Asset",
-    "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context", "Param",
-    "PokeReturnValue", "TriggerEvent", "cancelled_by_user", "deployment_url", "follow_only", "in_thread", "push_xcom",
-    "without_null_outputs",
+    "ASKS_PEOPLE", "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
+    "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Answer",
+    "Asset", "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context",
+    "Param", "PokeReturnValue", "TriggerEvent", "answer_event", "answer_of", "ask_people", "cancelled_by_user",
+    "deployment_url", "follow_only", "in_thread", "push_xcom", "without_null_outputs",
 ]  # fmt: skip

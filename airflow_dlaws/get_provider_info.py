@@ -34,6 +34,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_dlaws.operators.sweep",
                     "airflow_dlaws.operators.evaluation",
                     "airflow_dlaws.operators.registry",
+                    "airflow_dlaws.operators.approval",
                     "airflow_dlaws.operators.rollout",
                     "airflow_dlaws.operators.batch_inference",
                     "airflow_dlaws.operators.drift",
@@ -48,6 +49,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_dlaws.triggers.job",
                     "airflow_dlaws.triggers.pause",
+                    "airflow_dlaws.triggers.approval",
                     "airflow_dlaws.triggers.rollout",
                     "airflow_dlaws.triggers.drift",
                 ],

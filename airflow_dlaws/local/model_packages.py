@@ -13,11 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from airflow_dlaws.local import listing
-from airflow_dlaws.local.context import Handler, LocalContext, PerRegion, RequestContext
+from airflow_dlaws.local.context import ACCOUNT, Handler, LocalContext, PerRegion, RequestContext
 from airflow_dlaws.local.errors import ServiceError, unsupported, validation_error
 
 #: API reference, CreateModelPackage: CustomerMetadataProperties.
 METADATA_LIMIT = 50
+
+#: Who everybody is here: the identity that moto's STS answers GetCallerIdentity with.
+CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"
 
 _UNSUPPORTED = (
     "ModelPackageName", "ValidationSpecification", "SourceAlgorithmSpecification", "CertifyForMarketplace",
@@ -199,6 +202,7 @@ class ModelPackages:
             "ModelPackageArn": package.arn,
             "CreationTime": package.created,
             "LastModifiedTime": package.modified,
+            **({"LastModifiedBy": {"IamIdentity": {"Arn": CALLER}}} if package.modified else {}),
             "ModelPackageStatus": "Completed",
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
             "CertifyForMarketplace": False,

@@ -87,7 +87,7 @@ class PackageResult:
 def ensure_group(sagemaker_client: Any, name: str, *, description: str = "") -> None:
     """Create the model package group; one that is there already is no error."""
     options = {"ModelPackageGroupDescription": description[:_DESCRIPTION]} if description else {}
-    with _refusals(f"create model package group {name!r}"):
+    with refusals(f"create model package group {name!r}"):
         try:
             sagemaker_client.create_model_package_group(ModelPackageGroupName=name, **options)
         except ClientError as error:
@@ -106,7 +106,7 @@ def create_once(sagemaker_client: Any, store: ObjectStore, spec: PackageSpec, *,
     note = S3Uri.parse(spec.artifact_uri).parent / f"registered/{token}.json"
     if store.exists(note):
         return str(store.read_json(note)["package_arn"])
-    with _refusals(f"register {spec.artifact_uri} in group {spec.group!r}"):
+    with refusals(f"register {spec.artifact_uri} in group {spec.group!r}"):
         arn = str(sagemaker_client.create_model_package(**creation_request(spec), ClientToken=token)["ModelPackageArn"])
     store.write_json(note, {"package_arn": arn})
     return arn
@@ -119,7 +119,7 @@ def read_back(sagemaker_client: Any, arn: str, *, sleep: Callable[[float], None]
     :raises ServiceUnavailable: it is not complete after two minutes.
     """
     for _ in range(int(_COMPLETION_S / _LOOK_EVERY_S)):
-        with _refusals(f"read back {arn} (if it was deleted, clear the task to register a new version)"):
+        with refusals(f"read back {arn} (if it was deleted, clear the task to register a new version)"):
             package = dict(sagemaker_client.describe_model_package(ModelPackageName=arn))
         status = package["ModelPackageStatus"]
         if status == "Completed":
@@ -194,7 +194,8 @@ def _json_file(uri: str) -> dict[str, str]:
 
 
 @contextmanager
-def _refusals(action: str) -> Iterator[None]:
+def refusals(action: str) -> Iterator[None]:
+    """Tell SageMaker's refusals as this package's errors, with what was tried ("register x in group y")."""
     try:
         yield
     except ClientError as error:

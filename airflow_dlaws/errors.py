@@ -6,6 +6,7 @@
         NoSuchJob            it knows no job of that name
       ServiceUnavailable     throttled, an outage: trying again later can help
         NoCapacity           no instances now, or the account's quota is in use
+        EndpointBusy         another task is rolling out on the endpoint
       IdentityConflict       the name that belongs to this task is taken by something else
       JobFailed              a job ended, and did not succeed
       OutcomeUnacceptable    measured, and bad: drifted data, a worse model, a rolled-back endpoint
@@ -45,6 +46,10 @@ class ServiceUnavailable(DlawsError):
 
 class NoCapacity(ServiceUnavailable):
     """There are no instances to be had now, or other jobs use up the account's quota."""
+
+
+class EndpointBusy(ServiceUnavailable):
+    """Another task is rolling out on the endpoint: one rollout at a time."""
 
 
 class IdentityConflict(DlawsError):

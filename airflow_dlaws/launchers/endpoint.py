@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors, translated
 from airflow_dlaws.launchers.model import ensure_model, must_equal
+from airflow_dlaws.registry.approval import ApprovalStatus, approval_of, describe
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.state import EndpointStatus, EndpointView
 
@@ -135,6 +136,20 @@ class EndpointPort:
             name = config["ProductionVariants"][0].get("ModelName")
             model = self._client.describe_model(ModelName=name) if name else {}
         return str(model.get("PrimaryContainer", {}).get("ModelPackageName", ""))
+
+    def approval(self, order: RolloutOrder) -> str:
+        """Return what has been decided on the order's model package, in a sentence; empty where nobody has.
+
+        :raises SpecificationError: it is not approved, and must be.
+        """
+        decided = approval_of(describe(self._client, order.model_package_arn))
+        if order.require_approval and (decided is None or decided.status is not ApprovalStatus.APPROVED):
+            told = decided.sentence if decided else ApprovalStatus.PENDING.value
+            raise SpecificationError(
+                f"{order.model_package_arn} is not approved ({told}): put a ModelApprovalOperator before this task, or "
+                "approve it in the registry and clear this task; or set require_approval=False"
+            )
+        return decided.sentence if decided else ""
 
     def create(self, endpoint_name: str, config_name: str) -> bool:
         """Ask for a new endpoint; return False where there is one by now."""

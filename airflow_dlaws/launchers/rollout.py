@@ -101,11 +101,13 @@ class RolloutConductor:
     def prepare(self) -> None:
         """Take the lock and make model, configuration and alarms; or take up a rollout that is under way.
 
+        :raises EndpointBusy: another task is rolling out on the endpoint.
         :raises DlawsError: nothing was changed on the endpoint, and no lock or alarm stays behind.
         """
         if is_final(self.state.step):
             return
         self._measures.check()
+        approval = self._endpoint.approval(self.order) if self.state.updated_at is None else self.state.approval
         former = self._store.acquire(now=self._clock(), expires_at=self.gives_up_at)
         if self.state.step is not Step.STARTING:
             return
@@ -115,12 +117,16 @@ class RolloutConductor:
             self._endpoint.ensure_model(self.order, self.names)
             self._endpoint.ensure_config(self.order, self.names)
             self._ensure_quiet_alarms()
-            self._save(self.state)
+            self._save(self.state.but(approval=approval))
             self._store.write_report(self.record)
         except BaseException:
             if self.state.updated_at is None:
                 self._clean_up()
             raise
+
+    def supersede(self) -> None:
+        """Ask the rollout that holds the endpoint to go back."""
+        self._store.ask_holder_to_go_back(why=f"superseded by {self.order.model_package_arn}", now=self._clock())
 
     def look(self) -> Decision:
         """Look once and decide; trip the verdict alarm if that is the decision. Other actions are for `perform`."""

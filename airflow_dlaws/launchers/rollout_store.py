@@ -13,14 +13,14 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.errors import EndpointBusy
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
 from airflow_dlaws.rollout.report_page import to_html
 from airflow_dlaws.rollout.result import result_of
-from airflow_dlaws.rollout.state import Wish, is_final
+from airflow_dlaws.rollout.state import Wish, WishKind, is_final
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
 
@@ -154,7 +154,7 @@ class RolloutStore:
         Its own task takes a lock up again (a retry; or, after a clear, the task's next life). So does anybody once
         the holder's rollout is over, was abandoned by a killed task, or has expired.
 
-        :raises ServiceUnavailable: another task is rolling out on this endpoint.
+        :raises EndpointBusy: another task is rolling out on this endpoint.
         """
         note = LockNote(
             owner=self._names.owner,
@@ -172,7 +172,13 @@ class RolloutStore:
             free = holder.owner == note.owner or now > holder.expires_at or self._is_over(holder)
             if free and self._store.replace(self._lock_uri, _body(replace(note, former=former)), etag=etag):
                 return former
-        raise ServiceUnavailable(self._refusal(holder))
+        raise EndpointBusy(self._refusal(holder))
+
+    def ask_holder_to_go_back(self, *, why: str, now: float) -> None:
+        """Leave a wish for the rollout that holds the endpoint, unless a person has asked something of it already."""
+        holder = self.folder.holder()
+        if holder and holder.config_name != self._names.config_name and self.folder.wish(holder.config_name) is None:
+            self.folder.ask(holder.config_name, Wish(kind=WishKind.ABORT, by=self._names.owner, at=now, why=why))
 
     def forget_former(self) -> None:
         """What former holders left behind is seen to."""

@@ -8,8 +8,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, AirflowFailException, AirflowSkipException, Context
-from airflow_dlaws.errors import DlawsError, Inconclusive, OutcomeUnacceptable, ServiceRefused
+from airflow_dlaws.errors import (
+    DlawsError,
+    EndpointBusy,
+    Inconclusive,
+    OutcomeUnacceptable,
+    ServiceRefused,
+    SpecificationError,
+)
 from airflow_dlaws.hooks.aws import AwsClients
+from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.job_log import ENDPOINT_LOG_GROUPS, read_tail
 from airflow_dlaws.links.aws import ConsoleLink, ReportLink, report_url, sagemaker_console_url
@@ -20,6 +28,7 @@ from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult, explain
 from airflow_dlaws.rollout.state import Cause, Step
 from airflow_dlaws.rollout.transitions import Action
+from airflow_dlaws.triggers.pause import PauseTrigger
 
 if TYPE_CHECKING:
     from airflow_dlaws.launchers.rollout import RolloutConductor
@@ -31,6 +40,9 @@ _FAILURE_WAIT_SECONDS = 900.0
 _KILL_WAIT_SECONDS = 20.0
 #: Enough for a traceback, short enough for an e-mail.
 _LINES_IN_MESSAGE = 20
+
+
+_ON_BUSY = ("wait", "fail", "supersede")
 
 
 class BlueGreenRolloutOperator(RolloutOrderOptions):
@@ -46,17 +58,24 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
     succeeding would say that a model was deployed. So it is in a run of the calendar that a later one has overtaken.
 
     :param allow_backfill: deploy from backfills and overtaken runs too.
+    :param on_busy: while another task is rolling out on this endpoint, "wait" for its end (for `timeout` at most),
+        "fail" at once, or "supersede": ask it to go back, and wait for that.
     :param deferrable: wait in the triggerer, without a worker.
 
     The other parameters are those of :class:`RolloutOrderOptions` and :class:`RolloutPlanOptions`.
     """
 
-    template_fields: Sequence[str] = (*RolloutOrderOptions.template_fields, "allow_backfill")
+    template_fields: Sequence[str] = (*RolloutOrderOptions.template_fields, "allow_backfill", "on_busy")
     operator_extra_links = (ConsoleLink(), ReportLink())
     ui_color = "#dcefe4"
 
-    def __init__(self, *, allow_backfill: bool | str = False, deferrable: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, *, allow_backfill: bool | str = False, on_busy: str = "wait", deferrable: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.on_busy = on_busy
+        if not is_template(on_busy):
+            self._check_on_busy()
         self.allow_backfill, self.deferrable = allow_backfill, deferrable
         self._under_way: tuple[RolloutOrder, RolloutNames] | None = None
         self._refuse_early()
@@ -64,10 +83,26 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
     def execute(self, context: Context) -> dict[str, Any]:
         """Begin the rollout, or take up the one that an earlier try began."""
         with airflow_errors():
+            self._check_on_busy()
             self._refuse_backfill(context)
-            conductor = self._conductor(context)
-            self._link(context, conductor)
-            conductor.prepare()
+            self._link(context, self._conductor(context))
+        return self.take_turn(context)
+
+    def take_turn(self, context: Context, event: Any = None, wait_until: float | None = None) -> dict[str, Any]:
+        """Begin once no other task is rolling out on the endpoint; see `on_busy`."""
+        while True:
+            with airflow_errors():
+                conductor = self._conductor(context)  # a new one: its deadlines count from now
+                wait_until = wait_until or time.time() + conductor.order.timeout_seconds
+                if self._has_turn(conductor, wait_until):
+                    break
+            if self.deferrable:
+                self.defer(
+                    trigger=PauseTrigger(until=time.time() + self.poll_interval),
+                    method_name="take_turn",
+                    kwargs={"wait_until": wait_until},
+                )
+            time.sleep(self.poll_interval)
         return self._guarded(context, conductor, lambda: self._go_on(conductor))
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +140,19 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             wait_seconds=_KILL_WAIT_SECONDS,
             on_kill=OnKill(self.kill_policy),
         )
+
+    def _has_turn(self, conductor: RolloutConductor, wait_until: float) -> bool:
+        """Take the endpoint's lock, and make what the rollout needs; tell whether it was to be had."""
+        try:
+            conductor.prepare()
+        except EndpointBusy as busy:
+            if self.on_busy == "fail" or time.time() >= wait_until:
+                raise ServiceRefused(str(busy)) from busy
+            if self.on_busy == "supersede":
+                conductor.supersede()
+            self.log.info("Waiting: %s", busy)
+            return False
+        return True
 
     def _go_on(self, conductor: RolloutConductor) -> dict[str, Any]:
         """Look and act until the rollout is over, or (deferrable) until there is nothing to do but wait."""
@@ -180,6 +228,10 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
                 f"endpoint {self.endpoint_name} is left alone: a backfill, or an old run of the calendar, deploys "
                 "nothing unless allow_backfill=True"
             )
+
+    def _check_on_busy(self) -> None:
+        if self.on_busy not in _ON_BUSY:
+            raise SpecificationError(f"on_busy={self.on_busy!r} is none of {list(_ON_BUSY)}")
 
     def _link(self, context: Context, conductor: RolloutConductor) -> None:
         ConsoleLink.store(context, sagemaker_console_url(self.aws.region, f"endpoints/{self.endpoint_name}"))

@@ -13,7 +13,7 @@ from airflow_dlaws.operators.rollout_plan import PLAN_FIELDS, RolloutPlanOptions
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 
 #: What does not make another model or configuration: a retry may follow an edited plan.
-_NOT_IN_NAMES = ("plan", "timeout_seconds", "state_s3_uri", "allow_older", "keep_configurations")
+_NOT_IN_NAMES = ("plan", "timeout_seconds", "state_s3_uri", "allow_older", "require_approval", "keep_configurations")
 
 
 class RolloutOrderOptions(RolloutPlanOptions):
@@ -28,6 +28,7 @@ class RolloutOrderOptions(RolloutPlanOptions):
     :param data_capture_s3_uri: where requests and answers are captured; None switches capture off.
     :param capture_percent: share of the requests that is captured.
     :param allow_older: move to an older version of the model package in service; otherwise that is refused.
+    :param require_approval: refuse a model package whose ModelApprovalStatus is not Approved.
     :param keep_configurations: after a verified promotion, how many former configurations of this endpoint's rollouts
         stay, the previous one included, with their models; None deletes nothing.
     """
@@ -44,6 +45,7 @@ class RolloutOrderOptions(RolloutPlanOptions):
         "data_capture_s3_uri",
         "capture_percent",
         "allow_older",
+        "require_approval",
         "keep_configurations",
     )
 
@@ -60,6 +62,7 @@ class RolloutOrderOptions(RolloutPlanOptions):
         data_capture_s3_uri: str | None = None,
         capture_percent: int | str = 100,
         allow_older: bool | str = False,
+        require_approval: bool | str = False,
         keep_configurations: int | str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -69,6 +72,7 @@ class RolloutOrderOptions(RolloutPlanOptions):
         self.state_s3_uri, self.variant_name = state_s3_uri, variant_name
         self.data_capture_s3_uri, self.capture_percent = data_capture_s3_uri, capture_percent
         self.allow_older, self.keep_configurations = allow_older, keep_configurations
+        self.require_approval = require_approval
 
     def _order(self) -> RolloutOrder:
         plan = self._plan()
@@ -83,6 +87,7 @@ class RolloutOrderOptions(RolloutPlanOptions):
             data_capture_s3_uri=_optional(self.data_capture_s3_uri),
             capture_percent=_integer("capture_percent", self.capture_percent),
             allow_older=boolean("allow_older", self.allow_older),
+            require_approval=boolean("require_approval", self.require_approval),
             keep_configurations=_count("keep_configurations", self.keep_configurations),
             plan=plan,
             timeout_seconds=self._timeout_seconds(plan),

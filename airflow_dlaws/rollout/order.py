@@ -34,6 +34,8 @@ class RolloutOrder:
     capture_percent: int = 100
     #: Move to a model package version that is older than the one in service.
     allow_older: bool = False
+    #: Refuse a model package that nobody has approved.
+    require_approval: bool = False
     #: After a verified promotion, how many former configurations stay, the previous one included; None keeps all.
     keep_configurations: int | None = None
     plan: RolloutPlan = field(default_factory=RolloutPlan)

@@ -134,6 +134,7 @@ def _facts(result: RolloutResult) -> str:
         ("what", "name"),
         [
             ("model package", result.model_package_arn),
+            ("approval", result.approval or "none"),
             ("requested configuration (green)", result.endpoint_config_name),
             ("previous configuration (blue)", result.previous_endpoint_config_name or "none: first deployment"),
         ],

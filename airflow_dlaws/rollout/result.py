@@ -37,6 +37,8 @@ class RolloutResult:
     blue_requests: int = 0
     blue_errors: int = 0
     reason: str = ""
+    #: Who approved the model package, when and why; empty where nobody has.
+    approval: str = ""
     report_uri: str = ""
 
 
@@ -55,6 +57,7 @@ def result_of(state: RolloutState, *, report_uri: str) -> RolloutResult:
         blue_requests=evidence.blue_requests,
         blue_errors=evidence.blue_errors,
         reason=state.reason,
+        approval=state.approval,
         report_uri=report_uri,
     )
 

@@ -181,6 +181,8 @@ class RolloutState:
     blue_capture: str = ""
     #: Why predictions are not judged, though the plan asks for it.
     unjudged: str = ""
+    #: Who approved the model package, when and why, in a sentence; empty where nobody has.
+    approval: str = ""
     #: What the bake can see with the traffic of the hour before; empty where that could not be told.
     forecast: str = ""
     cause: Cause = Cause.NONE

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.errors import EndpointBusy
 from airflow_dlaws.launchers.rollout_store import RolloutStore
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
@@ -56,7 +56,7 @@ def holders(local_aws: LocalAws, bucket: str) -> Holders:
 
 def test_a_held_lock_is_refused_with_its_holder_and_the_way_out(holders: Holders) -> None:
     assert holders.store("first", "dag/run-1/rollout").acquire(now=0, expires_at=1000) is None
-    with pytest.raises(ServiceUnavailable, match="dag/run-1/rollout") as refusal:
+    with pytest.raises(EndpointBusy, match="dag/run-1/rollout") as refusal:
         holders.store("second", "dag/run-2/rollout").acquire(now=10, expires_at=1000)
     assert "1970-01-01T00:16:40" in str(refusal.value)
     assert "rollouts/flights/lock.json" in str(refusal.value)
@@ -81,7 +81,7 @@ def test_the_lock_of_a_rollout_that_is_over_is_free(holders: Holders, step: Step
     first.acquire(now=0, expires_at=1000)
     holders.remember(first, Step.SHIFTING)
     second = holders.store("second", "dag/run-2/rollout")
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(EndpointBusy):
         second.acquire(now=10, expires_at=1000)
     holders.remember(first, step, abandoned=abandoned)
     assert second.acquire(now=10, expires_at=1000) is not None
@@ -96,7 +96,7 @@ def test_only_the_holder_gives_a_lock_back(holders: Holders) -> None:
     first, second = holders.store("first", "dag/run-1/rollout"), holders.store("second", "dag/run-2/rollout")
     first.acquire(now=0, expires_at=1000)
     second.release()
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(EndpointBusy):
         second.acquire(now=10, expires_at=1000)
     first.release()
     first.release()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from botocore.exceptions import EndpointConnectionError
-from rollout_bench import RolloutBench, RolloutTask, Traffic, remade
+from rollout_bench import RolloutBench, RolloutTask, Traffic, first_event, remade
 from running_task import aws_environment
 
 from airflow_dlaws.errors import SpecificationError
@@ -177,15 +177,62 @@ def test_a_second_rollout_on_the_endpoint_is_refused_while_one_is_under_way(serv
     with Traffic(served.aws, served.name):
         deferred = served.begin(package, RolloutTask("run-1"))
         alarms = served.alarms()
-        with pytest.raises(AirflowException, match="one rollout at a time") as refusal:
-            served.roll_out(served.package("other"), RolloutTask("run-2"))
-        assert not isinstance(refusal.value, AirflowFailException)  # later it may work: Airflow tries again
+        with pytest.raises(AirflowFailException, match="one rollout at a time") as refusal:
+            served.roll_out(served.package("other"), RolloutTask("run-2"), on_busy="fail")
         assert "dag/run-1/rollout" in str(refusal.value)
         assert len(alarms) == 2
         assert served.alarms() == alarms
         result = served.go_on(deferred, package, RolloutTask("run-1"))
     assert result.outcome is RolloutOutcome.PROMOTED
     served.assert_tidy()
+
+
+def test_a_second_rollout_supersedes_the_first_and_waits_until_it_has_gone_back(served: RolloutBench) -> None:
+    first, second = served.package("green"), served.package("other")
+    before = served.live_config()
+    with Traffic(served.aws, served.name):
+        deferred = served.begin(first, RolloutTask("run-1"))
+        waiting = served.begin(second, RolloutTask("run-2"), on_busy="supersede")
+        assert waiting.method_name == "take_turn"
+        with pytest.raises(AirflowFailException, match="dag/run-2/rollout asked to abort this rollout: superseded"):
+            served.go_on(deferred, first, RolloutTask("run-1"))
+        assert served.live_config() == before
+        event = asyncio.run(first_event(remade(waiting.trigger)))
+        operator = served.operator(second)
+        result = operator.resume_execution(
+            waiting.method_name, {**waiting.kwargs, "event": event}, RolloutTask("run-2").context
+        )
+    assert result["outcome"] == "promoted"
+    assert served.live_config() == result["endpoint_config_name"]
+    served.assert_tidy()
+
+
+def test_a_wait_for_another_rollout_ends(served: RolloutBench) -> None:
+    package = served.package("green")
+    deferred = served.begin(package, RolloutTask("run-1"))
+    task = RolloutTask("run-2")
+    with pytest.raises(AirflowFailException, match="one rollout at a time"):
+        served.operator(served.package("other")).take_turn(task.context, wait_until=served.now() + 0.5)
+    asyncio.run(remade(deferred.trigger).on_kill())
+
+
+def test_a_package_that_nobody_has_approved_is_refused_if_asked_and_the_word_stands_in_the_result(
+    served: RolloutBench,
+) -> None:
+    package = served.package("green")
+    served.sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="PendingManualApproval")
+    before = served.live_config()
+    with pytest.raises(AirflowFailException, match=r"is not approved \(PendingManualApproval\)"):
+        served.roll_out(package, require_approval=True)
+    assert served.live_config() == before
+    served.assert_tidy()
+    served.sagemaker.update_model_package(
+        ModelPackageArn=package, ModelApprovalStatus="Approved", ApprovalDescription="looks fine"
+    )
+    with Traffic(served.aws, served.name):
+        result = served.roll_out(package, require_approval=True)
+    assert result.approval.startswith("Approved by arn:aws:sts::")
+    assert result.approval.endswith(": looks fine")
 
 
 def test_killed_while_deferred_the_rollout_goes_back(served: RolloutBench) -> None:

@@ -145,6 +145,17 @@ class AirflowApi:
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
         self.call("PATCH", path, {"new_state": state})
 
+    def question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """Return what a task asks people (Airflow 3.1 and later), and what they have answered."""
+        return dict(self.call("GET", _hitl_path(dag_id, run_id, task_id)))
+
+    def answer(
+        self, dag_id: str, run_id: str, task_id: str, option: str, form: Mapping[str, Any] | None = None
+    ) -> None:
+        """Answer a task's question, as a person does under "Required actions"."""
+        body = {"chosen_options": [option], "params_input": dict(form or {})}
+        self.call("PATCH", _hitl_path(dag_id, run_id, task_id), body)
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Clear a task instance, as a person does in the UI."""
         body = {
@@ -178,6 +189,10 @@ class AirflowApi:
         what = f"run {run_id} of {dag_id} has ended"
         wait_until(lambda: self.run_state(dag_id, run_id) in ENDED, limit_s=limit_s, what=what)
         return self.run_state(dag_id, run_id)
+
+
+def _hitl_path(dag_id: str, run_id: str, task_id: str) -> str:
+    return f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/-1/hitlDetails"
 
 
 def _log_lines(row: Any) -> list[str]:

@@ -17,6 +17,7 @@ from airflow_dlaws.local.airflow_api import wait_until
 from airflow_dlaws.local.airflow_stack import LocalAirflow
 from airflow_dlaws.local.process import LocalAws
 from scripts.matrix.airflow_home import CheckFailed
+from scripts.matrix.approving import approval_checks
 from scripts.matrix.environments import Environment
 from scripts.matrix.targets import ROOT
 
@@ -46,6 +47,7 @@ def kill_checks(environment: Environment, aws: LocalAws, home: Path, bucket: str
             "task_marked_failed": act.seconds_to_stop(act.mark_task_failed),
             "triggerer_restarted": act.restart_triggerer(),
             "progress_seen": act.seconds_to_progress(),
+            "approvals": approval_checks(stack, aws, asks_people=not environment.target.airflow.startswith("3.0.")),
         }
     except (TimeoutError, RuntimeError) as error:
         raise CheckFailed(f"{error}\n{stack.tail('triggerer', 60)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from airflow_dlaws.local.airflow_stack import LocalAirflow
 from airflow_dlaws.local.process import LocalAws
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 BUCKET = "airflow-tests"
 
 
@@ -33,11 +35,23 @@ def aws_connection(local_aws: LocalAws) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def airflow(local_aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+def training_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training scripts that the templates use here: a copy, which tests change as people change theirs."""
+    return shutil.copytree(ROOT / "training_scripts", tmp_path_factory.mktemp("code") / "training_scripts")
+
+
+@pytest.fixture(scope="package")
+def airflow(
+    local_aws: LocalAws, training_scripts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalAirflow]:
     """Start Airflow with the test DAGs; end it and everything it forked."""
     local_aws.client("s3").create_bucket(Bucket=BUCKET)
-    environment = {"DLAWS_BUCKET": BUCKET, "DLAWS_POLL_SECONDS": "1"}
-    folders = {"tests": HERE / "dags", "templates": HERE.parent.parent / "dags"}
+    environment = {
+        "DLAWS_BUCKET": BUCKET,
+        "DLAWS_POLL_SECONDS": "1",
+        "DLAWS_SCRIPTS": str(training_scripts / "flight_delays"),
+    }
+    folders = {"tests": HERE / "dags", "templates": ROOT / "dags"}
     stack = LocalAirflow(tmp_path_factory.mktemp("airflow"), folders, environment)
     try:
         stack.start()

@@ -40,7 +40,7 @@ import drift_streams
 import drift_table
 from drift_data import ROOT, Images, digits, mnist5k
 from drift_models import train
-from drift_shifts import Bank
+from drift_shifts import WARPS, Bank
 
 RESULTS = ROOT / "benchmarks" / "results"
 #: Repetitions that Evidently judges too: 1,600 batches take it some minutes.
@@ -150,7 +150,7 @@ def run_mnist5k(chosen: argparse.Namespace, folder: Path) -> tuple[dict[str, Any
     """Run the protocol of Failing Loudly."""
     prepare(mnist5k(), chosen.seed, drift_power.MODELS)
     for bank in _banks:
-        for how in ("adversarial", *drift_power.WARPS):
+        for how in ("adversarial", *WARPS):
             bank.changed(how)
     jobs = [(chosen.seed, number, False) for number in range(chosen.batches or POWER_REPETITIONS)]
     jobs += [(chosen.seed, 10_000 + number, True) for number in range(LARGE_REPETITIONS)]

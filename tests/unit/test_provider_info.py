@@ -22,7 +22,10 @@ from airflow_dlaws.get_provider_info import get_provider_info
 PACKAGE = Path(airflow_dlaws.__file__).parent
 INFO = get_provider_info()
 #: Modules that hold what several operators share, and no operator of their own.
-SHARED = {"operators.training_options", "operators.base", "operators.job", "sensors.base"}
+SHARED = {
+    "operators.training_options", "operators.rollout_order", "operators.rollout_plan", "operators.base", "operators.job",
+    "sensors.base",
+}  # fmt: skip
 
 
 def named_modules() -> Iterator[str]:

@@ -7,8 +7,7 @@ read in batches of 256 into torch tensors, in order and shuffled, with 0, 1 and 
 environment. Every sample must be delivered (their number and the sum of all pixels and labels are compared). Of ours,
 0 workers is our Loader, whose thread reads ahead; with workers, torch's DataLoader asks a data set of ours for whole
 batches. Warm page cache. Readers take turns, so that a busy machine disturbs all alike; the best of the rounds counts.
-The file has samples a second of the wall clock and of the processor, workers included. Where other work keeps the
-machine busy (a load above its cores and one), the bar is judged by the processor's, as the wall clock says little.
+The file has samples a second of the wall clock and of the processor, workers included; the bar is judged by both.
 
 The bar: npy, npz, pth, Parquet, HDF5 and TFRecord (its checksums verified) are each faster with their best number of
 workers than each peer with its best, in order and shuffled. Exits 1 on a miss. With --dataset, one reader alone is
@@ -33,6 +32,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 SAMPLES, BATCH, WORKERS = 50_000, 256, (0, 1, 2)
 WAYS = ("in order", "shuffled")
+CLOCKS = ("wall", "cpu")
 #: Seconds after which a pass is given up: the slowest peer is not worth more, its rate until then is known.
 LONGEST_S = 40
 RESULT = ROOT / "benchmarks" / "results" / "data.json"
@@ -353,19 +353,18 @@ def main() -> int:
     kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     before = kept.get(f"seed {chosen.seed}", {}).get("samples_per_s", {}) if chosen.dataset else {}
     rows = {name: rows.get(name) or before.get(name, {}) for name in (*OURS, *PEERS)}
-    clock = "cpu" if max(began, os.getloadavg()[0]) > len(os.sched_getaffinity(0)) + 1 else "wall"
-    missed = misses(rows, clock)
+    missed = [miss for clock in CLOCKS for miss in misses(rows, clock)]
     kept[f"seed {chosen.seed}"] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}",
         "load": [round(began, 2), round(os.getloadavg()[0], 2)],
-        "judged_by": clock,
         "peers": PEERS,
         "samples_per_s": rows,
         "misses": missed,
     }
     RESULT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    print(f"\n{table(rows, clock)}\n" + ("\n".join(f"MISSED: {miss}" for miss in missed) or "every bar is kept"))
+    print(*(f"\n{table(rows, clock)}" for clock in CLOCKS), sep="\n")
+    print("\n".join(f"MISSED: {miss}" for miss in missed) or "every bar is kept")
     return 1 if missed else 0
 
 

@@ -23,9 +23,13 @@ PACKAGE = Path(airflow_dlaws.__file__).parent
 INFO = get_provider_info()
 #: Modules that hold what several operators share, and no operator of their own.
 SHARED = {
-    "operators.training_options", "operators.rollout_order", "operators.rollout_plan", "operators.base", "operators.job",
+    "operators.base",
+    "operators.job",
+    "operators.rollout_order",
+    "operators.rollout_plan",
+    "operators.training_options",
     "sensors.base",
-}  # fmt: skip
+}
 
 
 def named_modules() -> Iterator[str]:

@@ -224,9 +224,9 @@ def _view(answer: Mapping[str, Any]) -> EndpointView:
     ]
     traffic = [status for status in statuses if status["Status"] in _ON_TRAFFIC]
     starts = [status["StartTime"].timestamp() for status in traffic if status.get("StartTime")]
-    (variant,) = answer.get("ProductionVariants") or [{}]
+    variants = answer.get("ProductionVariants", [])
     return EndpointView(
-        instances=variant.get("DesiredInstanceCount"),
+        instances=variants[0].get("DesiredInstanceCount") if len(variants) == 1 else None,
         status=EndpointStatus(answer["EndpointStatus"]),
         config_name=answer.get("EndpointConfigName", ""),
         pending_config_name=pending.get("EndpointConfigName", ""),

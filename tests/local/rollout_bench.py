@@ -121,19 +121,16 @@ class RolloutBench:
         )
         return str(answer["ModelPackageArn"])
 
-    def serve(self, package_arn: str) -> None:
+    def serve(self, package_arn: str, *, variants: Sequence[str] = ("AllTraffic",)) -> None:
         """Put a package in service by hand, without a rollout."""
         name = f"{self.name}-by-hand"
         self.sagemaker.create_model(
             ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"ModelPackageName": package_arn}
         )
-        variant = {
-            "VariantName": "AllTraffic",
-            "ModelName": name,
-            "InstanceType": "ml.m5.large",
-            "InitialInstanceCount": 1,
-        }
-        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        fleet = {"ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        self.sagemaker.create_endpoint_config(
+            EndpointConfigName=name, ProductionVariants=[{"VariantName": variant, **fleet} for variant in variants]
+        )
         self.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=name)
         self.wait_until("it is in service", lambda: self.describe()["EndpointStatus"] == "InService")
 

@@ -351,6 +351,13 @@ def test_what_aws_would_refuse_or_not_shift_is_refused_and_leaves_nothing_behind
     served.assert_tidy()
 
 
+def test_an_endpoint_that_others_share_by_variants_is_refused(bench: RolloutBench) -> None:
+    bench.serve(bench.package("blue"), variants=("AllTraffic", "Other"))
+    with pytest.raises(AirflowFailException, match=r"AllTraffic.*Other"):
+        bench.roll_out(bench.package("green"))
+    bench.assert_tidy()
+
+
 def test_a_backfill_does_not_deploy_unless_told_to(served: RolloutBench) -> None:
     before, package = served.live_config(), served.package("green")
     with pytest.raises(AirflowSkipException, match="allow_backfill"):

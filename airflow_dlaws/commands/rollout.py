@@ -22,7 +22,7 @@ from airflow_dlaws.commands.clients import add_aws, clients_of
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.endpoint import EndpointPort
-from airflow_dlaws.launchers.rollout_scaling import VariantScaling
+from airflow_dlaws.launchers.rollout_leftovers import has_leftovers, settle
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
 from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
 from airflow_dlaws.rollout.report import RolloutRecord
@@ -91,22 +91,21 @@ def run_abort(chosen: argparse.Namespace) -> int:
     if state.updated_at is not None and any(view.name == alarms.verdict_alarm for view in alarms.views()):
         alarms.trip(wish.sentence, wish.at)
         told = [f"alarm {alarms.verdict_alarm} is on, AWS goes back to {state.previous_config}"]
-    if state.scaling and state.scaling.is_off:
-        told.append(_scale_again(client, _folder(chosen, client), record))
+    if has_leftovers(state):
+        told.append(_settled(client, _folder(chosen, client), record))
     done = "; ".join(told)
     _print(chosen, {"asked": to_json(wish), "done": done}, f"{wish.sentence}; {done}")
     return 0
 
 
-def _scale_again(client: Callable[[str], Any], folder: RolloutFolder, record: RolloutRecord) -> str:
-    """Register the variant again: its task may be gone, and puts it back once more where it is not."""
-    state = record.state
-    assert state.scaling
-    port = VariantScaling(client, endpoint_name=state.endpoint_name, variant_name=state.variant_name)
-    port.put_back(state.scaling.target)
+def _settled(client: Callable[[str], Any], folder: RolloutFolder, record: RolloutRecord) -> str:
+    """Undo what is left; its task may be gone. One that is alive finds it undone."""
+    state, problems = settle(client, record.state)
     if is_final(state.step):  # else a task that is alive writes this file
-        folder.save(replace(record, state=state.but(scaling=replace(state.scaling, is_off=False))))
-    return f"autoscaling is as it was: {state.scaling.target.sentence}"
+        folder.save(replace(record, state=state))
+    if problems:
+        return "; ".join(str(each) for each in problems)
+    return "autoscaling is as it was, and no throw-away endpoint is left"
 
 
 def run_promote(chosen: argparse.Namespace) -> int:
@@ -135,12 +134,12 @@ def _folder(chosen: argparse.Namespace, client: Callable[[str], Any]) -> Rollout
 
 
 def _current(folder: RolloutFolder) -> RolloutRecord | None:
-    """Return the rollout that holds the endpoint, if it is not over, or has not put autoscaling back."""
+    """Return the rollout that holds the endpoint, if it is not over, or has left something."""
     holder = folder.holder()
     record = folder.record(holder.config_name) if holder else None
     if record is None or not is_final(record.state.step):
         return record
-    return record if record.state.scaling and record.state.scaling.is_off else None
+    return record if has_leftovers(record.state) else None
 
 
 def _last(folder: RolloutFolder, endpoint: str) -> RolloutRecord:
@@ -164,6 +163,8 @@ def _row(folder: RolloutFolder, record: RolloutRecord) -> dict[str, Any]:
         "reason": state.reason or latest,
         "forecast": state.forecast,
         "autoscaling": state.scaling.sentence if state.scaling else "",
+        "rehearsal": state.rehearsal.reason if state.rehearsal else "",
+        "throw-away endpoints": ", ".join(state.rehearsal.endpoints) if state.rehearsal else "",
         "asked": state.wish.sentence if state.wish else "",
         "evidence": state.evidence.reason,
         "report": result.report_uri,

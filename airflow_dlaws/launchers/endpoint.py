@@ -6,7 +6,7 @@ Create first, and where the name is taken, describe and compare: a retry of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -73,13 +73,7 @@ class EndpointPort:
 
         :raises IdentityConflict: the name is taken by another configuration.
         """
-        variant = {
-            "VariantName": order.variant_name,
-            "ModelName": names.model_name,
-            "InstanceType": order.instance_type,
-            "InitialInstanceCount": order.initial_instance_count,
-            "InitialVariantWeight": 1.0,
-        }
+        variant = _variant(order, names, instances=order.initial_instance_count)
         request: dict[str, Any] = {
             "EndpointConfigName": names.config_name,
             "ProductionVariants": [variant],
@@ -96,6 +90,32 @@ class EndpointPort:
                 raise translated(f"create endpoint configuration {names.config_name}", error) from error
             model = found["ProductionVariants"][0].get("ModelName")
             must_equal(f"endpoint configuration {names.config_name}", "model", model, names.model_name)
+
+    def ensure_rehearsal_config(self, order: RolloutOrder, names: RolloutNames) -> None:
+        """Create the configuration of the throw-away endpoint: one instance, and nothing is captured."""
+        try:
+            self._client.create_endpoint_config(
+                EndpointConfigName=names.rehearsal_name,
+                ProductionVariants=[_variant(order, names, instances=1)],
+                Tags=self.tags(names),
+            )
+        except ClientError as error:
+            if "already exist" not in error_text(error):
+                raise translated(f"create endpoint configuration {names.rehearsal_name}", error) from error
+
+    def delete_config(self, name: str) -> None:
+        """Delete an endpoint configuration; one that is not there is no error."""
+        with service_errors(f"delete endpoint configuration {name}"):
+            try:
+                self._client.delete_endpoint_config(EndpointConfigName=name)
+            except ClientError as error:
+                if not _is_missing(error):
+                    raise
+
+    @staticmethod
+    def tags(names: RolloutNames) -> list[dict[str, str]]:
+        """Return the tags of what a rollout makes."""
+        return _tags(names)
 
     def check_variants(self, config_name: str, variant_name: str) -> Mapping[str, Any]:
         """Refuse to move from a configuration that AWS cannot shift traffic from, or go back to; return its variant.
@@ -151,10 +171,10 @@ class EndpointPort:
             )
         return decided.sentence if decided else ""
 
-    def create(self, endpoint_name: str, config_name: str) -> bool:
+    def create(self, endpoint_name: str, config_name: str, *, tags: Sequence[Mapping[str, str]] = ()) -> bool:
         """Ask for a new endpoint; return False where there is one by now."""
         try:
-            self._client.create_endpoint(EndpointName=endpoint_name, EndpointConfigName=config_name)
+            self._client.create_endpoint(EndpointName=endpoint_name, EndpointConfigName=config_name, Tags=list(tags))
         except ClientError as error:
             if self.describe(endpoint_name) is not None:
                 return False
@@ -190,6 +210,16 @@ class EndpointPort:
         with service_errors(f"describe {name}"):
             found: Mapping[str, Any] = describe(**name)
         return found
+
+
+def _variant(order: RolloutOrder, names: RolloutNames, *, instances: int) -> dict[str, Any]:
+    return {
+        "VariantName": order.variant_name,
+        "ModelName": names.model_name,
+        "InstanceType": order.instance_type,
+        "InitialInstanceCount": instances,
+        "InitialVariantWeight": 1.0,
+    }
 
 
 def _is_missing(error: ClientError) -> bool:

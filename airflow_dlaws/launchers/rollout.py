@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from airflow_dlaws.errors import DlawsError, ServiceUnavailable, SpecificationError
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_cleanup import clean_up
+from airflow_dlaws.launchers.rollout_leftovers import has_leftovers
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
-from airflow_dlaws.launchers.rollout_scaling import VariantScaling
+from airflow_dlaws.launchers.rollout_memory import RolloutMemory
 from airflow_dlaws.launchers.rollout_store import RolloutStore
-from airflow_dlaws.launchers.rollout_takeover import Takeover
+from airflow_dlaws.launchers.rollout_takeover import Takeover, with_endpoints
+from airflow_dlaws.launchers.rollout_upkeep import Upkeep
 from airflow_dlaws.launchers.rollout_watch import alarms_of
 from airflow_dlaws.rollout.looks import look_of
 from airflow_dlaws.rollout.machine import Decision, decide
@@ -26,16 +27,15 @@ from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
-from airflow_dlaws.rollout.scaling import ScalingRecord, record_of
 from airflow_dlaws.rollout.state import Cause, Look, Observation, RolloutState, Step, is_final
-from airflow_dlaws.rollout.timeline import TimelineRow, thinned, timeline_of
+from airflow_dlaws.rollout.timeline import timeline_of
 from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.storage import ObjectStore
 
 log = logging.getLogger(__name__)
 
 #: Actions that change the endpoint: a worker does them, and not the triggerer.
-ENDPOINT_ACTIONS = frozenset({Action.CREATE, Action.UPDATE, Action.RESTORE, Action.FINISH})
+ENDPOINT_ACTIONS = frozenset({Action.REHEARSE, Action.CREATE, Action.UPDATE, Action.RESTORE, Action.FINISH})
 #: Going back needs no bake: blue served well before.
 _RESTORE_CONFIG = {
     "BlueGreenUpdatePolicy": {
@@ -64,24 +64,21 @@ class RolloutConductor:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.order, self.names = order, names
-        self._client, self._known, self._clock, self._sleep = client, known, clock, sleep
+        self._client, self._clock, self._sleep = client, clock, sleep
         self._endpoint = EndpointPort(client("sagemaker"))
         self._measures = RolloutMeasures(client, order, names)
         self._alarms = alarms_of(client, order, names.config_name)
         self._store = RolloutStore(ObjectStore(client("s3")), order, names)
-        self._scaling = VariantScaling(
-            client, endpoint_name=order.endpoint_name, variant_name=order.variant_name, sleep=sleep
-        )
+        self._memory = RolloutMemory(self._store, order, names, known=known, clock=clock)
         self._takeover = Takeover(client, order, self._store, clock=clock, sleep=sleep)
-        self._record: RolloutRecord | None = None
-        self._timeline: tuple[TimelineRow, ...] = ()
+        self._upkeep = Upkeep(
+            client, order, names, self._memory, report_uri=str(self._store.report_uri), clock=clock, sleep=sleep
+        )
 
     @property
     def record(self) -> RolloutRecord:
         """What is known of this rollout, as the state file has it."""
-        if self._record is None:
-            self._record = self._store.load() or self._new_record()
-        return self._record
+        return self._memory.record
 
     @property
     def state(self) -> RolloutState:
@@ -112,12 +109,13 @@ class RolloutConductor:
         if self.state.step is not Step.STARTING:
             return
         try:
-            if former:
-                self._takeover.see_to(former)
+            left = self._takeover.see_to(former)
             self._endpoint.ensure_model(self.order, self.names)
             self._endpoint.ensure_config(self.order, self.names)
             self._ensure_quiet_alarms()
-            self._save(self.state.but(approval=approval))
+            self._save(with_endpoints(self.state.but(approval=approval), left))
+            if former:
+                self._store.forget_former()
             self._store.write_report(self.record)
         except BaseException:
             if self.state.updated_at is None:
@@ -130,8 +128,8 @@ class RolloutConductor:
 
     def look(self) -> Decision:
         """Look once and decide; trip the verdict alarm if that is the decision. Other actions are for `perform`."""
-        now = self._clock()
-        before = self.state
+        self._upkeep.tell()
+        now, before = self._clock(), self.state
         observation = self._observe(now)
         decision = decide(self.order.plan, before, observation, now)
         log.info("%s (%s): %s", decision.state.step.value, decision.action.value, decision.reason)
@@ -158,6 +156,7 @@ class RolloutConductor:
             state, done = self._refused(error, decision), True
         if done:
             self._save(state)
+            self._upkeep.tell()
             self._store.write_report(self.record)
 
     def _act(self, decision: Decision) -> tuple[RolloutState, bool]:
@@ -166,10 +165,12 @@ class RolloutConductor:
         if decision.action is Action.CREATE:
             state = state.but(updated_at=self._clock())
             return state, self._endpoint.create(endpoint_name, state.requested_config)
+        if decision.action is Action.REHEARSE:
+            return self._upkeep.rehearse(state), True
         if decision.action is Action.UPDATE:
             return self._update(state)
         if decision.action is Action.RESTORE:
-            state = self._without_scaling(state)
+            state = self._upkeep.without_scaling(state)
             keep_size = state.scaling is not None or state.instances == self.order.initial_instance_count
             return state, self._endpoint.update(
                 endpoint_name, state.previous_config, _RESTORE_CONFIG, keep_size=keep_size
@@ -186,11 +187,12 @@ class RolloutConductor:
         return self.state.but(step=Step.FAILED, reason=reason)
 
     def finish(self) -> RolloutResult:
-        """Write the report, put autoscaling back, remove alarms and lock, and return the result.
+        """Undo what must not outlast a rollout, write the report, remove alarms and lock, and return the result.
 
-        :raises DlawsError: autoscaling is not as it was; the lock stays, so that the next try or rollout puts it back.
+        :raises DlawsError: something is left; the lock stays, so that the next try or rollout sees to it.
         """
-        self._put_scaling_back()
+        self._upkeep.leave_nothing()
+        self._upkeep.tell()
         self._store.write_report(self.record)
         self._clean_up()
         keep = self.order.keep_configurations
@@ -214,31 +216,44 @@ class RolloutConductor:
         """
         if self._store.load() is None or is_final(self.state.step):
             return
+        until = self._clock() + wait_seconds
         if self.state.updated_at is None:
             self._save(self.state.but(step=Step.FAILED, cause=cause, reason=f"{reason}; the endpoint was not touched"))
-            self.finish()
+            self._finish_until(until)
             return
         if not self.state.previous_config:
             reason = f"{reason} while the endpoint was being created; there is nothing to go back to"
             self._save(self.state.but(step=Step.FAILED, cause=cause, reason=reason))
-            self.finish()
+            self._finish_until(until)
             return
         if on_kill is OnKill.LEAVE:
             self._save(self.state.but(abandoned=True, cause=cause, reason=f"{reason}; AWS goes on by itself"))
-            self._put_scaling_back()
+            self._finish_until(until)
             return
         self._go_back(cause, reason)
-        until = self._clock() + wait_seconds
         while not is_final(self.state.step) and self._clock() < until:
             decision = self.look()
             if decision.action in ENDPOINT_ACTIONS:
                 self.perform(decision)
             if not is_final(self.state.step):
                 self._sleep(min(self.order.plan.look_seconds, wait_seconds / 10))
-        if is_final(self.state.step):
-            self.finish()
-        else:
-            self._put_scaling_back()
+        self._finish_until(until)
+
+    def _finish_until(self, until: float) -> None:
+        """End what has ended, and leave nothing in any case; the next rollout sees to what is not undone by then."""
+        while True:
+            try:
+                if is_final(self.state.step):
+                    self.finish()
+                else:
+                    self._upkeep.leave_nothing()
+                    self._upkeep.tell()
+                return
+            except DlawsError as error:
+                if self._clock() >= until:
+                    log.warning("%s", error)
+                    return
+                self._sleep(self.order.plan.look_seconds)
 
     def _go_back(self, cause: Cause, reason: str) -> None:
         now = self._clock()
@@ -261,49 +276,15 @@ class RolloutConductor:
             "updated_at": self._clock(),
             **self._measures.before(live.config_name, self._clock()),
             "instances": live.instances,
-            "scaling": self._scaling_now(blue),
+            "scaling": self._upkeep.scaling_now(blue),
         }
         self._save(self.state.but(**way_back))
-        state = self._without_scaling(state.but(**way_back))
+        state = self._upkeep.without_scaling(state.but(**way_back))
         config = self.order.plan.deployment_config(self._alarms.names)
         asked = state.requested_config
         return state, self._endpoint.update(
             self.order.endpoint_name, asked, config, keep_size=state.scaling is not None
         )
-
-    def _scaling_now(self, blue: Mapping[str, Any]) -> ScalingRecord | None:
-        """Return how the variant scales; what was remembered when it was taken off counts more than what is there."""
-        known = self.state.scaling
-        if known and known.is_off:
-            return known
-        target, old_type = self._scaling.read(), str(blue.get("InstanceType", ""))
-        if target is None:
-            return None
-        return record_of(target, old_type=old_type, new_type=self.order.instance_type, variant=self.order.variant_name)
-
-    def _without_scaling(self, state: RolloutState) -> RolloutState:
-        """Deregister the variant where AWS wants that. Here remembering comes first: no death may lose how it was."""
-        if state.scaling is None or not state.scaling.must_go:
-            return state
-        off = replace(state.scaling, is_off=True)
-        self._save(self.state.but(scaling=off))
-        self._scaling.take_off()
-        return state.but(scaling=off)
-
-    def _put_scaling_back(self) -> None:
-        scaling = self.state.scaling
-        if scaling is None or not scaling.is_off:
-            return
-        try:
-            if self._endpoint.describe(self.order.endpoint_name) is not None:  # AWS has deregistered a deleted one
-                self._scaling.put_back(scaling.target)
-        except DlawsError as error:
-            raise type(error)(
-                f"the rollout is {self.state.step.value} ({self.state.reason}), but autoscaling is still off: {error}. "
-                f"It was {scaling.target.sentence}; the next try, the next rollout and `dlaws rollout abort "
-                f"{self.order.endpoint_name}` put it back"
-            ) from error
-        self._save(self.state.but(scaling=replace(scaling, is_off=False)))
 
     def _refuse_older(self, blue: str) -> None:
         asked = self.order.model_package_arn
@@ -320,12 +301,12 @@ class RolloutConductor:
         endpoint, wish = self._endpoint.describe(self.order.endpoint_name), self._store.wish()
         state = self.state
         if not state.previous_config or state.updated_at is None:
-            return Observation(endpoint=endpoint, wish=wish)
+            return Observation(endpoint=endpoint, wish=wish, rehearsal_moves=self._upkeep.rehearsal_moves())
         try:
             measured, alarms = self._measures.evidence(state, now), self._alarms.views()
         except DlawsError as error:
             return Observation(endpoint=endpoint, wish=wish, blind=str(error))
-        self._timeline = timeline_of(measured.minutes)
+        self._memory.timeline = timeline_of(measured.minutes)
         return Observation(
             endpoint=endpoint, wish=wish, evidence=measured.evidence, alarms=alarms, blind=measured.problem
         )
@@ -343,29 +324,8 @@ class RolloutConductor:
         try:
             self._alarms.remove()
         finally:
-            self._store.release()
-
-    def _new_record(self) -> RolloutRecord:
-        if self._known:
-            return RolloutRecord(plan=self.order.plan, state=self._known)
-        now, order, names = self._clock(), self.order, self.names
-        state = RolloutState(
-            endpoint_name=order.endpoint_name,
-            requested_config=names.config_name,
-            model_name=names.model_name,
-            model_package_arn=order.model_package_arn,
-            variant_name=order.variant_name,
-            started_at=now,
-            deadline=now + order.timeout_seconds,
-        )
-        return RolloutRecord(plan=order.plan, state=state)
+            if not has_leftovers(self.state):
+                self._store.release()
 
     def _save(self, state: RolloutState, *looks: Look) -> None:
-        record = self.record
-        self._record = RolloutRecord(
-            plan=self.order.plan,
-            state=state,
-            looks=thinned((*record.looks, *looks)),
-            timeline=self._timeline or record.timeline,
-        )
-        self._store.save(self._record)
+        self._memory.save(state, *looks)

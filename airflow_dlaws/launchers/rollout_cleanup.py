@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from airflow_dlaws.launchers.aws_errors import error_text, service_errors
+from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.model import delete_model
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
 from airflow_dlaws.rollout.state import RolloutState, is_final
@@ -40,19 +38,10 @@ def clean_up(sagemaker: Any, folder: RolloutFolder, promoted: RolloutState, keep
     """
     gone = []
     for state in former_rollouts(folder, promoted, keep):
-        _delete_config(sagemaker, state.requested_config)
+        EndpointPort(sagemaker).delete_config(state.requested_config)
         delete_model(sagemaker, state.model_name)
         folder.mark_cleaned(state.requested_config)
         gone.append(state.requested_config)
     if gone:
         log.info("deleted former configurations and their models: %s", ", ".join(gone))
     return gone
-
-
-def _delete_config(sagemaker: Any, name: str) -> None:
-    with service_errors(f"delete endpoint configuration {name}"):
-        try:
-            sagemaker.delete_endpoint_config(EndpointConfigName=name)
-        except ClientError as error:
-            if "Could not find" not in error_text(error):
-                raise

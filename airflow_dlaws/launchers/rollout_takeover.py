@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.launchers.endpoint import EndpointPort
-from airflow_dlaws.launchers.rollout_scaling import VariantScaling
+from airflow_dlaws.launchers.rollout_events import tell
+from airflow_dlaws.launchers.rollout_leftovers import explained, has_leftovers, settle
 from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
 from airflow_dlaws.launchers.rollout_watch import alarms_of
 from airflow_dlaws.rollout.order import RolloutOrder
+from airflow_dlaws.rollout.rehearsal import Rehearsal, RehearsalVerdict
+from airflow_dlaws.rollout.state import RolloutState
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +36,17 @@ class Takeover:
         self._endpoint = EndpointPort(client("sagemaker"))
         self._clock, self._sleep = clock, sleep
 
-    def see_to(self, former: LockNote | None) -> None:
-        """See to what they left behind, the last one first.
+    def see_to(self, former: LockNote | None) -> tuple[str, ...]:
+        """See to what they left behind, the last one first; return the throw-away endpoints that AWS still creates.
 
         :raises DlawsError: something is left, and the lock still says whose.
         """
+        names: list[str] = []
         while former:
             self._stop_former(former)
-            self._scale_as_before(former)
+            names += self._settle(former)
             former = former.former
-        self._store.forget_former()
+        return tuple(names)
 
     def _stop_former(self, former: LockNote) -> None:
         """See to what a former holder left: its update must not go on unwatched, its alarms must not stay for ever."""
@@ -56,16 +61,26 @@ class Takeover:
                 live = self._endpoint.describe(self._order.endpoint_name)
         alarms.remove()
 
-    def _scale_as_before(self, former: LockNote) -> None:
+    def _settle(self, former: LockNote) -> tuple[str, ...]:
         record = self._store.folder.record(former.config_name)
-        scaling = record.state.scaling if record else None
-        if record is None or scaling is None or not scaling.is_off:
-            return
-        if self._endpoint.describe(self._order.endpoint_name) is not None:
-            log.warning("putting back the autoscaling that %s took off", former.owner)
-            variant = record.state.variant_name
-            VariantScaling(
-                self._client, endpoint_name=self._order.endpoint_name, variant_name=variant, sleep=self._sleep
-            ).put_back(scaling.target)
-        on_again = record.state.but(scaling=replace(scaling, is_off=False))
-        self._store.folder.save(replace(record, state=on_again))
+        if record is None:
+            return ()
+        report_uri = str(self._store.folder.uri(former.config_name, ".html"))
+        state = tell(self._client, record.state, report_uri=report_uri, now=self._clock())
+        problems: tuple[DlawsError, ...] = ()
+        if has_leftovers(state):
+            log.warning("seeing to what %s has left: autoscaling that is off, or a throw-away endpoint", former.owner)
+            state, problems = settle(self._client, state, sleep=self._sleep)
+        if state != record.state:
+            self._store.folder.save(replace(record, state=state))
+        if state.scaling and state.scaling.is_off:
+            raise explained(state, problems)
+        return state.rehearsal.endpoints if state.rehearsal else ()
+
+
+def with_endpoints(state: RolloutState, names: tuple[str, ...]) -> RolloutState:
+    """Return the state of a rollout that is also to delete these throw-away endpoints."""
+    if not names:
+        return state
+    own = state.rehearsal or Rehearsal(verdict=RehearsalVerdict.PASSED)
+    return state.but(rehearsal=replace(own, endpoints=(*own.endpoints, *names)))

@@ -137,7 +137,8 @@ class Deployment:
         self._endpoint.traffic.serve_all(blue)
         green.stop()
         self._end_leftover()
-        self._endpoint.settle(EndpointStatus.IN_SERVICE, self._context.now(), reason)
+        silent = self._context.faults.take("silent_rollback", self._endpoint.name)
+        self._endpoint.settle(EndpointStatus.IN_SERVICE, self._context.now(), None if silent else reason)
 
     def _end_leftover(self) -> None:
         leftover, self._endpoint.leftover = self._endpoint.leftover, None

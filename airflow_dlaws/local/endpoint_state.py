@@ -15,12 +15,13 @@ from airflow_dlaws.local.model_server import VariantSpec
 
 
 class EndpointStatus(enum.StrEnum):
-    """EndpointStatus. RollingBack never shows here: it belongs to autoscaling."""
+    """EndpointStatus. RollingBack belongs to autoscaling: here it shows only where a fault orders it."""
 
     CREATING = "Creating"
     IN_SERVICE = "InService"
     UPDATING = "Updating"
     SYSTEM_UPDATING = "SystemUpdating"
+    ROLLING_BACK = "RollingBack"
     UPDATE_ROLLBACK_FAILED = "UpdateRollbackFailed"
     OUT_OF_SERVICE = "OutOfService"
     DELETING = "Deleting"
@@ -29,7 +30,13 @@ class EndpointStatus(enum.StrEnum):
 
 #: While one of these lasts, AWS takes no other change.
 IN_PROGRESS = frozenset(
-    {EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.SYSTEM_UPDATING, EndpointStatus.DELETING}
+    {
+        EndpointStatus.CREATING,
+        EndpointStatus.UPDATING,
+        EndpointStatus.SYSTEM_UPDATING,
+        EndpointStatus.ROLLING_BACK,
+        EndpointStatus.DELETING,
+    }
 )
 #: In these an endpoint has no fleet that takes requests.
 NOT_FOUND_BY_REQUESTS = frozenset({EndpointStatus.CREATING, EndpointStatus.FAILED, EndpointStatus.DELETING})

@@ -10,6 +10,10 @@
 `target` is an operation, or whatever the kind says ("*" is all). `every` strikes each n-th time, `times` ends the order
 after that many strikes.
 
+`rollback` and `silent_rollback` strike when an endpoint (`target`) rolls back: it fails to, or gives no FailureReason,
+as AWS does at times. `ping` fails the next health check of an endpoint's container; `endpoint_status` puts an endpoint
+in the status `code`, for `seconds` where they are given.
+
 `interruption` takes the instances of a spot job away, all of them, and `internal` lets those of any training job break;
 `target` is the job's name or CreateTrainingJob. Each time the job trains anew is one occasion for such an order: it
 strikes `seconds` after the beginning of the training, at once where it is ordered later. Several orders make a job be
@@ -27,7 +31,7 @@ from airflow_dlaws.errors import SpecificationError
 KINDS = frozenset(
     {
         "throttle", "error", "capacity", "interruption", "internal",
-        "ping", "rollback", "capture_delay", "endpoint_status",
+        "ping", "rollback", "silent_rollback", "capture_delay", "endpoint_status",
     }
 )  # fmt: skip
 

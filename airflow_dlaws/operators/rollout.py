@@ -179,14 +179,16 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             self.log.info("%s: %s", result.outcome.value, result.reason)
             return to_json(result)  # type: ignore[no-any-return]
         message = explain(conductor.state, report_uri=result.report_uri)
-        raise _error(result, message + self._last_words(conductor))
+        silence = f"\n(SNS topic {conductor.state.topic}: {result.not_told})" if result.not_told else ""
+        raise _error(result, message + silence + self._last_words(conductor))
 
     def _last_words(self, conductor: RolloutConductor) -> str:
         """Return what the new containers printed last, where it was they that did not come up."""
         state = conductor.state
         if state.step is not Step.FAILED and state.cause is not Cause.BY_AWS:
             return ""
-        group, since = ENDPOINT_LOG_GROUPS + self.endpoint_name, int(state.started_at * 1000)
+        name = conductor.names.rehearsal_name if state.cause is Cause.REHEARSAL else self.endpoint_name
+        group, since = ENDPOINT_LOG_GROUPS + name, int(state.started_at * 1000)
         try:
             lines = read_tail(self.aws.client("logs"), group=group, count=_LINES_IN_MESSAGE, since_ms=since)
         except DlawsError as error:

@@ -11,9 +11,20 @@ from airflow_dlaws.jobs.limits import is_template
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.operators.rollout_plan import PLAN_FIELDS, RolloutPlanOptions
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.rehearsal import REHEARSAL_SECONDS
 
 #: What does not make another model or configuration: a retry may follow an edited plan.
-_NOT_IN_NAMES = ("plan", "timeout_seconds", "state_s3_uri", "allow_older", "require_approval", "keep_configurations")
+_NOT_IN_NAMES = (
+    "plan",
+    "timeout_seconds",
+    "state_s3_uri",
+    "allow_older",
+    "require_approval",
+    "keep_configurations",
+    "sample_requests",
+    "sample_content_type",
+    "sns_topic_arn",
+)
 
 
 class RolloutOrderOptions(RolloutPlanOptions):
@@ -25,6 +36,12 @@ class RolloutOrderOptions(RolloutPlanOptions):
     :param instance_type: such as ml.m5.xlarge; :param initial_instance_count: how many of them.
     :param state_s3_uri: where lock, state and report are kept (under `rollouts/`).
     :param variant_name: must be that of the configuration in service.
+    :param sample_requests: S3 location of an object with one request on each line. They are sent to the new model on a
+        throw-away endpoint of one instance before the endpoint is touched, and any answer but 2xx fails the task. Costs
+        that instance for the minutes that it takes to start and answer, and needs the quota for it; None: no rehearsal.
+    :param sample_content_type: of these requests.
+    :param sns_topic_arn: an SNS topic that is told, as JSON with the numbers, of each event: started, promoted,
+        rolled_back, inconclusive, needs_a_person, abandoned. At least once each; a failure changes no outcome.
     :param data_capture_s3_uri: where requests and answers are captured; None switches capture off.
     :param capture_percent: share of the requests that is captured.
     :param allow_older: move to an older version of the model package in service; otherwise that is refused.
@@ -47,6 +64,9 @@ class RolloutOrderOptions(RolloutPlanOptions):
         "allow_older",
         "require_approval",
         "keep_configurations",
+        "sample_requests",
+        "sample_content_type",
+        "sns_topic_arn",
     )
 
     def __init__(
@@ -64,6 +84,9 @@ class RolloutOrderOptions(RolloutPlanOptions):
         allow_older: bool | str = False,
         require_approval: bool | str = False,
         keep_configurations: int | str | None = None,
+        sample_requests: str | None = None,
+        sample_content_type: str = "text/csv",
+        sns_topic_arn: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,9 +96,12 @@ class RolloutOrderOptions(RolloutPlanOptions):
         self.data_capture_s3_uri, self.capture_percent = data_capture_s3_uri, capture_percent
         self.allow_older, self.keep_configurations = allow_older, keep_configurations
         self.require_approval = require_approval
+        self.sample_requests, self.sample_content_type = sample_requests, sample_content_type
+        self.sns_topic_arn = sns_topic_arn
 
     def _order(self) -> RolloutOrder:
-        plan = self._plan()
+        plan, samples = self._plan(), _optional(self.sample_requests)
+        more = REHEARSAL_SECONDS if samples and self.timeout is None else 0.0
         return RolloutOrder(
             endpoint_name=self.endpoint_name,
             model_package_arn=self.model_package_arn,
@@ -89,8 +115,11 @@ class RolloutOrderOptions(RolloutPlanOptions):
             allow_older=boolean("allow_older", self.allow_older),
             require_approval=boolean("require_approval", self.require_approval),
             keep_configurations=_count("keep_configurations", self.keep_configurations),
+            sns_topic_arn=_optional(self.sns_topic_arn),
+            sample_requests=samples,
+            sample_content_type=self.sample_content_type,
             plan=plan,
-            timeout_seconds=self._timeout_seconds(plan),
+            timeout_seconds=self._timeout_seconds(plan) + more,
         )
 
     def _refuse_early(self) -> None:
@@ -110,6 +139,7 @@ def names_for(identity: TaskIdentity, order: RolloutOrder) -> RolloutNames:
     return RolloutNames(
         model_name=identity.name(digest, role="model"),
         config_name=identity.name(digest, role="config"),
+        rehearsal_name=identity.name(digest, role="rehearsal"),
         owner=f"{identity.deployment}/{identity.dag_id}/{identity.run_id}/{identity.task_id}{index}".strip("/"),
         digest=digest,
     )

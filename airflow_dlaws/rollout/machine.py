@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from airflow_dlaws.rollout.analysis import Verdict
 from airflow_dlaws.rollout.plan import OnNoTraffic, RolloutPlan
+from airflow_dlaws.rollout.rehearsal import RehearsalVerdict
 from airflow_dlaws.rollout.state import (
     Cause,
     EndpointStatus,
@@ -139,6 +140,7 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
         and not observation.blind
         and not _wished(state, WishKind.PROMOTE)
     )
+    rehearsal = state.rehearsal.verdict if state.rehearsal else RehearsalVerdict.PASSED
     at_gate = state.traffic_since is not None and now >= state.traffic_since + plan.gate_seconds
     blind_too_long = state.blind_since is not None and now >= state.blind_since + plan.blind_seconds
     answers = {
@@ -149,6 +151,9 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
         When.NO_VERDICT_AT_GATE: lacks_verdict and at_gate,
         When.BLIND: bool(observation.blind),
         When.BLIND_TOO_LONG: blind_too_long,
+        When.REHEARSAL_DUE: rehearsal is RehearsalVerdict.PENDING,
+        When.REHEARSAL_MOVES: rehearsal is RehearsalVerdict.PENDING and observation.rehearsal_moves,
+        When.REHEARSAL_FAILED: rehearsal is RehearsalVerdict.FAILED,
         When.TIME_IS_UP: now >= state.deadline,
         When.ROLLBACK_TIME_IS_UP: state.rollback_deadline is not None and now >= state.rollback_deadline,
         When.FIRST_DEPLOYMENT: not state.previous_config,
@@ -178,5 +183,6 @@ def _words(state: RolloutState, observation: Observation) -> dict[str, str]:
         "evidence": state.evidence.reason,
         "blind": observation.blind,
         "why": state.reason,
+        "rehearsal": state.rehearsal.reason if state.rehearsal else "",
         "wish": state.wish.sentence if state.wish else "nobody asked for anything",
     }

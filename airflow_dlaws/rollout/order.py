@@ -12,6 +12,7 @@ from airflow_dlaws.rollout.plan import RolloutPlan
 #: EndpointName, VariantName: letters, digits, single dashes, 63 characters.
 _NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
 _PACKAGE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:model-package/\S+")
+_TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+(\.fifo)?")
 #: AWS's default limit is lower; this only catches nonsense.
 _MOST_INSTANCES = 1000
 _MOST_KEPT = 1000
@@ -38,6 +39,11 @@ class RolloutOrder:
     require_approval: bool = False
     #: After a verified promotion, how many former configurations stay, the previous one included; None keeps all.
     keep_configurations: int | None = None
+    #: An object with one request on each line, sent to a throw-away endpoint first; None switches the rehearsal off.
+    sample_requests: str | None = None
+    sample_content_type: str = "text/csv"
+    #: Told of every event; None for silence.
+    sns_topic_arn: str | None = None
     plan: RolloutPlan = field(default_factory=RolloutPlan)
     #: Seconds until the rollout goes back because it takes too long.
     timeout_seconds: float
@@ -61,6 +67,12 @@ class RolloutOrder:
         limits.check_s3_uri("state_s3_uri", self.state_s3_uri)
         if self.data_capture_s3_uri is not None:
             limits.check_s3_uri("data_capture_s3_uri", self.data_capture_s3_uri)
+        if self.sns_topic_arn is not None and not _TOPIC_ARN.fullmatch(self.sns_topic_arn):
+            raise SpecificationError(
+                f"sns_topic_arn={self.sns_topic_arn!r} is no topic: give arn:aws:sns:REGION:ACCOUNT:NAME"
+            )
+        if self.sample_requests is not None:
+            limits.check_s3_uri("sample_requests", self.sample_requests)
         if self.timeout_seconds <= self.plan.bake_seconds:
             raise SpecificationError(
                 f"timeout={self.timeout_seconds:g} s is over before the new model was watched for "
@@ -81,6 +93,8 @@ class RolloutNames:
 
     model_name: str
     config_name: str
+    #: Of the throw-away endpoint and its configuration.
+    rehearsal_name: str = ""
     #: The task, without its lives: who may take up its own lock again.
     owner: str
     #: Tells the same task's lives apart in tags and messages.

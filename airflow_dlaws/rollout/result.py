@@ -40,6 +40,8 @@ class RolloutResult:
     #: Who approved the model package, when and why; empty where nobody has.
     approval: str = ""
     report_uri: str = ""
+    #: Which event could not be told to the SNS topic, and why; empty where all were.
+    not_told: str = ""
 
 
 def result_of(state: RolloutState, *, report_uri: str) -> RolloutResult:
@@ -59,6 +61,7 @@ def result_of(state: RolloutState, *, report_uri: str) -> RolloutResult:
         reason=state.reason,
         approval=state.approval,
         report_uri=report_uri,
+        not_told=state.not_told,
     )
 
 
@@ -70,6 +73,7 @@ _CAUSES = {
     Cause.KILLED: "the task was killed",
     Cause.BY_AWS: "AWS rolled back by itself",
     Cause.ABORTED: "a person aborted the rollout",
+    Cause.REHEARSAL: "the new model failed its rehearsal",
     Cause.ERROR: "the rollout itself could not go on",
     Cause.NONE: "it did not work",
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from airflow_dlaws.rollout.analysis import Evidence
 from airflow_dlaws.rollout.latency import LatencyReference
 from airflow_dlaws.rollout.predictions import PredictionReference
+from airflow_dlaws.rollout.rehearsal import Rehearsal
 from airflow_dlaws.rollout.scaling import ScalingRecord
 from airflow_dlaws.rollout.stakes import Stakes
 
@@ -58,6 +59,8 @@ class Cause(enum.StrEnum):
     BY_AWS = "by_aws"
     #: Our own process could not go on.
     ERROR = "error"
+    #: The model did not come up, or did not answer, on its throw-away endpoint.
+    REHEARSAL = "rehearsal"
     #: A person asked for it (`dlaws rollout abort`).
     ABORTED = "aborted"
 
@@ -137,6 +140,8 @@ class Observation:
     endpoint: EndpointView | None
     evidence: Evidence = field(default_factory=Evidence)
     alarms: tuple[AlarmView, ...] = ()
+    #: The throw-away endpoint is in some movement: it can be neither asked nor deleted.
+    rehearsal_moves: bool = False
     #: Why the metrics could not be read; empty where they could.
     blind: str = ""
     #: What a person has asked for, if anybody has.
@@ -160,6 +165,8 @@ class RolloutState:
     instances: int | None = None
     #: How the variant scales; None where it is not registered for autoscaling.
     scaling: ScalingRecord | None = None
+    #: The rehearsal on a throw-away endpoint; None where none was asked for, and none is left to be deleted.
+    rehearsal: Rehearsal | None = None
     started_at: float
     #: When the task's time is up.
     deadline: float
@@ -194,6 +201,12 @@ class RolloutState:
     abandoned: bool = False
     evidence: Evidence = field(default_factory=Evidence)
     alarms: tuple[AlarmView, ...] = ()
+    #: The SNS topic that events are told to; empty for none.
+    topic: str = ""
+    #: The events that were told, or given up.
+    told: tuple[str, ...] = ()
+    #: Why the last event that could not be told was not; empty where all were.
+    not_told: str = ""
 
     def but(self, **changes: object) -> RolloutState:
         """Return this state with some fields changed."""

@@ -19,6 +19,8 @@ class Action(enum.StrEnum):
     WAIT = "wait"
     CREATE = "create"
     UPDATE = "update"
+    #: Create the throw-away endpoint, or ask it.
+    REHEARSE = "rehearse"
     #: Put our verdict alarm on, so that AWS rolls back.
     TRIP = "trip"
     #: Ask for the previous configuration ourselves.
@@ -58,6 +60,11 @@ class When(enum.StrEnum):
     BLIND = "blind"
     #: The metrics could not be read for too long.
     BLIND_TOO_LONG = "blind_too_long"
+    #: The throw-away endpoint is to be made or asked.
+    REHEARSAL_DUE = "rehearsal_due"
+    #: It is coming up.
+    REHEARSAL_MOVES = "rehearsal_moves"
+    REHEARSAL_FAILED = "rehearsal_failed"
     TIME_IS_UP = "time_is_up"
     ROLLBACK_TIME_IS_UP = "rollback_time_is_up"
     FIRST_DEPLOYMENT = "first_deployment"
@@ -141,9 +148,22 @@ _WENT_BACK = (_rule(When.ALWAYS, Action.FINISH, Step.ROLLED_BACK, "AWS went back
 _NOT_BEGUN = _rule(
     When.ABORT, Action.FINISH, Step.FAILED, "{wish}; the endpoint was not touched by this rollout", Cause.ABORTED
 )
-_BEGINS = (
-    _NOT_BEGUN,
+#: AWS deletes no endpoint that is being created, so even an abort waits for that to be over.
+_REHEARSED_FIRST = (
     _rule(When.TIME_IS_UP, Action.FINISH, Step.FAILED, "this task's time is up before the update began: raise timeout"),
+    _rule(When.REHEARSAL_MOVES, Action.WAIT, Step.STARTING, "the throw-away endpoint of the rehearsal is coming up"),
+    _NOT_BEGUN,
+    _rule(
+        When.REHEARSAL_FAILED,
+        Action.FINISH,
+        Step.FAILED,
+        "the rehearsal failed, endpoint {endpoint} was not touched: {rehearsal}",
+        Cause.REHEARSAL,
+    ),
+    _rule(When.REHEARSAL_DUE, Action.REHEARSE, Step.STARTING, "rehearsal of {requested} on an endpoint of its own"),
+)
+_BEGINS = (
+    *_REHEARSED_FIRST,
     _rule(When.ALWAYS, Action.UPDATE, Step.SHIFTING, "endpoint {endpoint} moves from {live} to {requested}"),
 )
 
@@ -152,7 +172,7 @@ TRANSITIONS: Mapping[Step, Mapping[Situation, tuple[Rule, ...]]] = {
     Step.STARTING: {
         **_BROKEN,
         Situation.MISSING: (
-            _NOT_BEGUN,
+            *_REHEARSED_FIRST,
             _rule(When.ALWAYS, Action.CREATE, Step.CREATING, "there is no endpoint {endpoint} yet: it is created"),
         ),
         Situation.CREATING: (_rule(When.ALWAYS, Action.WAIT, Step.CREATING, "endpoint {endpoint} is being created"),),

@@ -17,6 +17,7 @@ from typing import Any
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
 from running_task import RunningTask
+from sns_inbox import Inbox
 
 from airflow_dlaws.jobs.wire import from_json
 from airflow_dlaws.launchers.business_metric import Window
@@ -234,6 +235,33 @@ class RolloutBench:
         assert not answer.get("PendingDeploymentSummary"), answer
         return str(answer["EndpointConfigName"])
 
+    def others(self) -> list[str]:
+        """Return the endpoints that no bench has made, and that are not being deleted."""
+        rows = self.sagemaker.list_endpoints()["Endpoints"]
+        return [
+            f"{row['EndpointName']} {row['EndpointStatus']}"
+            for row in rows
+            if not row["EndpointName"].startswith("e-") and row["EndpointStatus"] != "Deleting"
+        ]
+
+    def topic(self, inbox: Inbox) -> str:
+        """Return the ARN of a topic that tells this inbox."""
+        sns = self.aws.client("sns")
+        arn = str(sns.create_topic(Name=self.name)["TopicArn"])
+        sns.subscribe(TopicArn=arn, Protocol="http", Endpoint=inbox.url)
+        return arn
+
+    def told(self, inbox: Inbox) -> list[str]:
+        """Return the events that an inbox was told of this endpoint, in their order."""
+        texts = [str(message.get("Message", "")) for message in inbox.messages]
+        events = [json.loads(text) for text in texts if self.name in text and "event" in text]
+        return [str(event["event"]) for event in events]
+
+    def samples(self, *lines: str) -> str:
+        """Store sample requests; return their location."""
+        self.s3.put_object(Bucket=self.name, Key="samples.csv", Body="\n".join([*lines, ""]).encode())
+        return f"s3://{self.name}/samples.csv"
+
     def wait_until(self, what: str, condition: Any, *, seconds: float = 30.0) -> None:
         """Poll until a condition holds."""
         deadline = time.monotonic() + seconds
@@ -257,8 +285,12 @@ class RolloutBench:
 
     def only_config(self) -> str:
         """Return the configuration of the one rollout here."""
-        (config_name,) = {key.partition(".")[0] for key in self.keys()} - {"lock"}
+        (config_name,) = self.configs()
         return config_name
+
+    def configs(self) -> set[str]:
+        """Return the configurations of the rollouts here."""
+        return {key.partition(".")[0] for key in self.keys()} - {"lock"}
 
     def record(self, config_name: str) -> RolloutRecord:
         """Return the state file of a rollout."""
@@ -268,12 +300,17 @@ class RolloutBench:
         """Return the report of a rollout."""
         return from_json(RolloutReport, self._read(f"{config_name}.report.json"))
 
+    def key(self, name: str) -> str:
+        """Return the key of a file of the rollouts' state."""
+        return f"state/rollouts/{self.name}/{name}"
+
     def _read(self, name: str) -> Any:
-        answer = self.s3.get_object(Bucket=self.name, Key=f"state/rollouts/{self.name}/{name}")
+        answer = self.s3.get_object(Bucket=self.name, Key=self.key(name))
         return json.loads(answer["Body"].read())
 
     def assert_tidy(self) -> None:
-        """No alarm and no lock is left, and autoscaling is as it was."""
+        """No alarm, no lock and no throw-away endpoint is left, and autoscaling is as it was."""
+        assert self.others() == []
         assert self.alarms() == []
         assert "lock.json" not in self.keys()
         if self._scaled:

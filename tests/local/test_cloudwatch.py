@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.cloudwatch.responses import CloudWatchResponse
 from serving import VARIANT, Serving, unique
+from sns_inbox import Inbox
 
 from airflow_dlaws.local.cloudwatch import LocalCloudWatch
 
@@ -199,42 +198,7 @@ def wait_for_state(serving: Serving, alarm: str, state: str) -> None:
         time.sleep(0.2)
 
 
-class Inbox:
-    """An HTTP endpoint that keeps what SNS sends it."""
-
-    def __init__(self) -> None:
-        self.messages: list[dict[str, Any]] = []
-        inbox = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                inbox.messages.append(json.loads(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-
-    def wait_for(self, text: str) -> dict[str, Any]:
-        deadline = time.monotonic() + 20
-        while True:
-            for message in self.messages:
-                if text in message.get("Message", ""):
-                    return message
-            assert time.monotonic() < deadline, self.messages
-            time.sleep(0.05)
-
-
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
-    box = Inbox()
-    thread = threading.Thread(target=box.server.serve_forever)
-    thread.start()
-    yield box
-    box.server.shutdown()
-    box.server.server_close()
-    thread.join()
+    with Inbox().opened() as box:
+        yield box

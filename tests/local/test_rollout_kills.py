@@ -16,6 +16,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from rollout_bench import RolloutBench, RolloutTask
 from running_task import aws_environment
+from sns_inbox import Inbox
 
 from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.local.process import LocalAws
@@ -71,14 +72,15 @@ class Mortal:
 class Tries:
     """The tries of one rollout task, each in a process of its own."""
 
-    def __init__(self, bench: RolloutBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> None:
+    def __init__(self, bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> None:
         self._bench, self._monkeypatch, self._promotes = bench, monkeypatch, promotes
         self._task, self._package = RolloutTask(), bench.package("green")
         self.blue = bench.live_config()
 
     def run(self, life: Mortal) -> bool:
         """Run one try; return whether it came to its end."""
-        options = {**QUICK, "on_no_traffic": "promote" if self._promotes else "rollback"}
+        options = {**QUICK, "sns_topic_arn": self._bench.sns_topic, "sample_requests": self._bench.sample_file}
+        options["on_no_traffic"] = "promote" if self._promotes else "rollback"
         operator = self._bench.operator(self._package, **options)
         made: dict[str, Any] = {}
 
@@ -104,6 +106,8 @@ class Tries:
         step, live = self._bench.record(config).state.step, self._bench.live_config()
         assert (step, live) == ((Step.PROMOTED, config) if self._promotes else (Step.INCONCLUSIVE, self.blue))
         assert self._bench.instances() == 3
+        told = self._bench.told(self._bench.inbox)
+        assert list(dict.fromkeys(told)) == ["started", "promoted" if self._promotes else "inconclusive"]
         self._bench.assert_tidy()
 
 
@@ -115,17 +119,30 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
         yield started
 
 
+class KillBench(RolloutBench):
+    """An endpoint with a model in service that scales by itself, a topic, and sample requests."""
+
+    def __init__(self, aws: LocalAws, inbox: Inbox) -> None:
+        super().__init__(aws)
+        self.inbox, self.sns_topic, self.sample_file = inbox, self.topic(inbox), self.samples("1,2", "3,4")
+        self.serve(self.package("blue"))
+        self.scale()
+
+
+@pytest.fixture(scope="module")
+def inbox() -> Iterator[Inbox]:
+    with Inbox().opened() as box:
+        yield box
+
+
 @pytest.fixture
-def served(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> RolloutBench:
-    """An endpoint with a model in service."""
+def served(aws: LocalAws, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> KillBench:
+    """The first of the endpoints, each of which has one rollout."""
     aws_environment(monkeypatch, aws)
-    bench = RolloutBench(aws)
-    bench.serve(bench.package("blue"))
-    bench.scale()
-    return bench
+    return KillBench(aws, inbox)
 
 
-def calls_in_peace(bench: RolloutBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> int:
+def calls_in_peace(bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> int:
     life = Mortal(None, heard=False)
     assert Tries(bench, monkeypatch, promotes=promotes).run(life)
     return life.calls
@@ -135,15 +152,13 @@ def calls_in_peace(bench: RolloutBench, monkeypatch: pytest.MonkeyPatch, *, prom
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("promotes", [True, False], ids=["promoted", "taken back"])
 def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
-    served: RolloutBench, monkeypatch: pytest.MonkeyPatch, promotes: bool
+    served: KillBench, monkeypatch: pytest.MonkeyPatch, promotes: bool
 ) -> None:
     calls = calls_in_peace(served, monkeypatch, promotes=promotes)
     assert calls > 30
     random_ = random.Random(20261128)
     for dies_at in range(1 + random_.randrange(STRIDE), calls + 1, STRIDE):
-        bench = RolloutBench(served.aws)
-        bench.serve(bench.package("blue"))
-        bench.scale()
+        bench = KillBench(served.aws, served.inbox)
         tries = Tries(bench, monkeypatch, promotes=promotes)
         # A try of another length may end before the call at which it was to die: then there is nothing to survive.
         tries.run(Mortal(dies_at, heard=random_.random() < 0.5))
@@ -152,12 +167,10 @@ def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_dying_twice_is_no_worse(served: RolloutBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dying_twice_is_no_worse(served: KillBench, monkeypatch: pytest.MonkeyPatch) -> None:
     random_ = random.Random(7)
     for pair in range(PAIRS):
-        bench = RolloutBench(served.aws)
-        bench.serve(bench.package("blue"))
-        bench.scale()
+        bench = KillBench(served.aws, served.inbox)
         tries = Tries(bench, monkeypatch, promotes=pair % 2 == 0)
         for _ in range(2):
             tries.run(Mortal(random_.randint(1, 50), heard=random_.random() < 0.5))

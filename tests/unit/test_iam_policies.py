@@ -44,6 +44,7 @@ NEEDS = {
     "sagemaker:CreateTransformJob": {"sagemaker:CreateTransformJob", "sagemaker:AddTags"},
     "sagemaker:CreateModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
     "sagemaker:CreateEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
+    "sagemaker:CreateEndpoint": {"sagemaker:CreateEndpoint", "sagemaker:AddTags"},
     # Who registers a variant must be able to scale it ("Auto scaling prerequisites" of SageMaker's developer guide).
     "application-autoscaling:RegisterScalableTarget": {
         "application-autoscaling:RegisterScalableTarget",
@@ -53,7 +54,10 @@ NEEDS = {
 #: Names of SageMaker operations that mean something else wherever this package uses them (re, Optuna, boto3).
 NOT_AWS = {"search", "create_trial", "get_session"}
 #: Methods that many services have, and the package calls of one.
-OF_ONE_SERVICE = {"list_tags_for_resource": {"application-autoscaling:ListTagsForResource"}}
+OF_ONE_SERVICE = {
+    "list_tags_for_resource": {"application-autoscaling:ListTagsForResource"},
+    "delete_endpoint": {"sagemaker:DeleteEndpoint"},
+}
 #: boto3's managed transfers are no operations of the service model.
 TRANSFERS = {
     "upload_file": {"s3:PutObject"},

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from airflow_dlaws.rollout.analysis import Evidence, Verdict
 from airflow_dlaws.rollout.machine import decide, situation_of
 from airflow_dlaws.rollout.plan import OnNoTraffic, RolloutPlan
+from airflow_dlaws.rollout.rehearsal import Rehearsal, RehearsalVerdict
 from airflow_dlaws.rollout.state import (
     AlarmView,
     Cause,
@@ -260,20 +261,27 @@ def observe(random_: random.Random, aws: ModelOfAws) -> Observation:
         aws.endpoint = endpoint
     kinds = random_.choices([None, WishKind.ABORT, WishKind.PROMOTE], weights=[60, 1, 1])[0]
     wish = kinds and Wish(kind=kinds, by="ada", at=0.0)
-    return seen(endpoint, evidence, blind="throttled" if random_.random() < 0.1 else "", wish=wish)
+    blind, moves = "throttled" if random_.random() < 0.1 else "", random_.random() < 0.5
+    return seen(endpoint, evidence, blind=blind, wish=wish, rehearsal_moves=moves)
 
 
 def drive(seed: int, *, exists: bool, killed_at: int) -> tuple[RolloutState, ModelOfAws, float]:
     """Run a rollout to its end; the process that acts may die before it remembers (`killed_at`)."""
     random_ = random.Random(seed)
     aws = ModelOfAws(random_, exists=exists)
-    state = rollout(Step.STARTING, updated_at=None, previous_config="")
+    rehearsal = Rehearsal() if seed % 2 else None
+    state = rollout(Step.STARTING, updated_at=None, previous_config="", rehearsal=rehearsal)
     now = 0.0
     for step in range(2000):
         aws.advance(now)
         decision = decide(PLAN, state, observe(random_, aws), now)
         after = decision.state
-        if decision.action is Action.CREATE:
+        if decision.action in (Action.CREATE, Action.UPDATE):
+            assert state.rehearsal is None or state.rehearsal.verdict is RehearsalVerdict.PASSED
+        if decision.action is Action.REHEARSE:
+            verdict = random_.choices(list(RehearsalVerdict), weights=[3, 5, 1])[0]
+            after = after.but(rehearsal=Rehearsal(verdict=verdict, reason="it answered"))
+        elif decision.action is Action.CREATE:
             aws.endpoint = view(EndpointStatus.CREATING, NEW)
         elif decision.action is Action.UPDATE:
             assert aws.endpoint is not None

@@ -254,8 +254,9 @@ def _view(answer: Mapping[str, Any]) -> EndpointView:
     ]
     traffic = [status for status in statuses if status["Status"] in _ON_TRAFFIC]
     starts = [status["StartTime"].timestamp() for status in traffic if status.get("StartTime")]
-    variants = answer.get("ProductionVariants", [])
+    variants: Sequence[Mapping[str, Any]] = answer.get("ProductionVariants") or []
     return EndpointView(
+        variants=tuple(variant["VariantName"] for variant in variants),
         instances=variants[0].get("DesiredInstanceCount") if len(variants) == 1 else None,
         status=EndpointStatus(answer["EndpointStatus"]),
         config_name=answer.get("EndpointConfigName", ""),

@@ -27,7 +27,8 @@ from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
-from airflow_dlaws.rollout.state import Cause, Look, Observation, RolloutState, Step, is_final
+from airflow_dlaws.rollout.scaling import ScalingRecord
+from airflow_dlaws.rollout.state import Cause, EndpointView, Look, Observation, RolloutState, Step, is_final
 from airflow_dlaws.rollout.timeline import timeline_of
 from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.storage import ObjectStore
@@ -166,7 +167,7 @@ class RolloutConductor:
             state = state.but(updated_at=self._clock())
             return state, self._endpoint.create(endpoint_name, state.requested_config)
         if decision.action is Action.REHEARSE:
-            return self._upkeep.rehearse(state), True
+            return self._rehearse(state), True
         if decision.action is Action.UPDATE:
             return self._update(state)
         if decision.action is Action.RESTORE:
@@ -269,14 +270,13 @@ class RolloutConductor:
         live = self._endpoint.describe(self.order.endpoint_name)
         if live is None:
             return state, False
-        blue = self._endpoint.check_variants(live.config_name, self.order.variant_name)
-        self._refuse_older(live.config_name)
+        scaling = self._fit_for_update(live)
         way_back = {
             "previous_config": live.config_name,
             "updated_at": self._clock(),
             **self._measures.before(live.config_name, self._clock()),
             "instances": live.instances,
-            "scaling": self._upkeep.scaling_now(blue),
+            "scaling": scaling,
         }
         self._save(self.state.but(**way_back))
         state = self._upkeep.without_scaling(state.but(**way_back))
@@ -285,6 +285,21 @@ class RolloutConductor:
         return state, self._endpoint.update(
             self.order.endpoint_name, asked, config, keep_size=state.scaling is not None
         )
+
+    def _fit_for_update(self, live: EndpointView) -> ScalingRecord | None:
+        """Refuse an update that cannot go well; return how the variant scales."""
+        blue = self._endpoint.check_variants(live.config_name, self.order.variant_name)
+        self._refuse_older(live.config_name)
+        scaling, asked = self._upkeep.scaling_now(blue), self.order.initial_instance_count
+        if scaling is None and live.instances and live.instances > asked:
+            log.warning("the fleet shrinks from %d instances to initial_instance_count=%d", live.instances, asked)
+        return scaling
+
+    def _rehearse(self, state: RolloutState) -> RolloutState:
+        live = self._endpoint.describe(self.order.endpoint_name)
+        if live and not self._upkeep.rehearsal_began:  # what is refused anyhow needs no instance
+            self._fit_for_update(live)
+        return self._upkeep.rehearse(state)
 
     def _refuse_older(self, blue: str) -> None:
         asked = self.order.model_package_arn

@@ -51,8 +51,9 @@ def _scale_again(client: Callable[[str], Any], state: RolloutState, sleep: Sleep
     scaling = state.scaling
     if scaling is None or not scaling.is_off:
         return state
-    # AWS itself has deregistered the variants of an endpoint that was deleted.
-    if EndpointPort(client("sagemaker")).describe(state.endpoint_name) is not None:
+    live = EndpointPort(client("sagemaker")).describe(state.endpoint_name)
+    # AWS itself has deregistered the variants of an endpoint that was deleted; a new one may have others.
+    if live and (not live.variants or state.variant_name in live.variants):
         port = VariantScaling(client, endpoint_name=state.endpoint_name, variant_name=state.variant_name, sleep=sleep)
         try:
             port.put_back(scaling.target)

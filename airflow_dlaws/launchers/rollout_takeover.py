@@ -83,4 +83,4 @@ def with_endpoints(state: RolloutState, names: tuple[str, ...]) -> RolloutState:
     if not names:
         return state
     own = state.rehearsal or Rehearsal(verdict=RehearsalVerdict.PASSED)
-    return state.but(rehearsal=replace(own, endpoints=(*own.endpoints, *names)))
+    return state.but(rehearsal=replace(own, endpoints=tuple(dict.fromkeys((*own.endpoints, *names)))))

@@ -63,6 +63,12 @@ class Upkeep:
         # What cannot be deleted now is deleted at the end.
         return settle(self._client, state, sleep=self._sleep)[0]
 
+    @property
+    def rehearsal_began(self) -> bool:
+        """Whether the throw-away endpoint may be there."""
+        rehearsal = self._memory.state.rehearsal
+        return rehearsal is not None and self._names.rehearsal_name in rehearsal.endpoints
+
     def rehearsal_moves(self) -> bool:
         """Tell whether the throw-away endpoint is there and coming up, or going."""
         rehearsal = self._memory.state.rehearsal

@@ -25,7 +25,7 @@ from airflow_dlaws.page import (
     wide,
 )
 from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
-from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult
+from airflow_dlaws.rollout.result import RolloutOutcome
 from airflow_dlaws.rollout.state import Look
 from airflow_dlaws.rollout.timeline import TimelineRow
 
@@ -54,7 +54,7 @@ def to_html(report: RolloutReport) -> str:
         section("Latency", _latency_chart(record)),
         section("Predictions", *_predictions(record)),
         section("Evidence", _evidence_chart(record), paragraph(_BET, tone="muted")),
-        section("Models", wide(_facts(result))),
+        section("Models", wide(_facts(report))),
         folded(f"All looks that are kept ({len(record.looks)})", wide(_looks_table(record))),
         tone=_TONES.get(result.outcome, "bad"),
     )
@@ -129,16 +129,19 @@ def _clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
 
 
-def _facts(result: RolloutResult) -> str:
-    return table(
-        ("what", "name"),
-        [
-            ("model package", result.model_package_arn),
-            ("approval", result.approval or "none"),
-            ("requested configuration (green)", result.endpoint_config_name),
-            ("previous configuration (blue)", result.previous_endpoint_config_name or "none: first deployment"),
-        ],
-    )
+def _facts(report: RolloutReport) -> str:
+    result, state = report.result, report.record.state
+    rows = [
+        ("model package", result.model_package_arn),
+        ("approval", result.approval or "none"),
+        ("requested configuration (green)", result.endpoint_config_name),
+        ("previous configuration (blue)", result.previous_endpoint_config_name or "none: first deployment"),
+    ]
+    if state.rehearsal and state.rehearsal.reason:
+        rows.append((f"rehearsal, {state.rehearsal.verdict.value}", state.rehearsal.reason))
+    if state.scaling:
+        rows.append(("autoscaling", state.scaling.sentence))
+    return table(("what", "name"), rows)
 
 
 def _over_time(record: RolloutRecord, value: Callable[[TimelineRow], float | None]) -> list[tuple[float, float | None]]:

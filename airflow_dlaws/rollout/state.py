@@ -117,7 +117,9 @@ class EndpointView:
     on_traffic: bool = False
     #: When the first of these statuses began, epoch seconds.
     traffic_since: float | None = None
-    #: How many instances the variant is to have; None where DescribeEndpoint does not say.
+    #: Its production variants; empty where DescribeEndpoint does not say.
+    variants: tuple[str, ...] = ()
+    #: How many instances its only variant is to have; None where there are more, or DescribeEndpoint does not say.
     instances: int | None = None
     #: AWS's sentence on the variant, such as "Baking for 180 seconds (TerminationWaitInSeconds) ...".
     message: str = ""

@@ -35,6 +35,8 @@ QUICK = {
 #: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
 STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "12"))
 PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
+#: The whole matrix is some hundred rollouts.
+LIMIT = 1800 if STRIDE >= 12 else 6 * 3600
 
 
 class Killed(BaseException):
@@ -149,7 +151,7 @@ def calls_in_peace(bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promote
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(LIMIT)
 @pytest.mark.parametrize("promotes", [True, False], ids=["promoted", "taken back"])
 def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
     served: KillBench, monkeypatch: pytest.MonkeyPatch, promotes: bool
@@ -166,7 +168,7 @@ def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(LIMIT)
 def test_dying_twice_is_no_worse(served: KillBench, monkeypatch: pytest.MonkeyPatch) -> None:
     random_ = random.Random(7)
     for pair in range(PAIRS):

@@ -64,7 +64,7 @@ with open(sys.argv[1], "w") as file:
 def measure(command: list[str], runs: int = 1) -> dict[str, Any]:
     """Run a program several times; return its median CPU seconds, peak megabytes, and what it printed last."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    cpu, peak, text = [], [], ""
+    cpu, peak, answer = [], [], None
     for _ in range(runs):
         with tempfile.NamedTemporaryFile("r") as used:
             between = [sys.executable, "-S", "-c", _BETWEEN, used.name, *command]
@@ -72,20 +72,21 @@ def measure(command: list[str], runs: int = 1) -> dict[str, Any]:
                 between, stdout=subprocess.PIPE, text=True, cwd=HOME, env=environment, check=True
             ).stdout
             code, seconds, megabytes = json.load(used)
-        if code not in (0, 1):
-            raise SystemExit(f"{command} ended with {code}")
+        answer = _last_line(text)
+        if code not in (0, 1) or (code == 1 and answer is None):  # 1 is drift, and a traceback
+            raise SystemExit(f"{command} ended with {code}: {text[-2000:]}")
         cpu.append(seconds)
         peak.append(megabytes)
     return {
         "cpu_s": round(statistics.median(cpu), 3), "peak_mb": round(statistics.median(peak), 1), "runs": runs,
-        "printed": _last_line(text),
+        "printed": answer,
     }  # fmt: skip
 
 
 def _last_line(text: str) -> Any:
     """Return the JSON in the last line, behind whatever a library prints; None where there is none."""
-    line = text.strip().splitlines()[-1]
-    return json.loads(line) if line.startswith("{") else None
+    lines = text.strip().splitlines()
+    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
 
 
 def peer(name: str) -> list[str]:

@@ -122,6 +122,11 @@ class RolloutPlan:
                 f"strategy {self.strategy} with {self._bake_field}=0 leaves no time to look at the new model: "
                 f"set {self._bake_field} to 1 to {LONGEST_WAIT_SECONDS} seconds"
             )
+        if self.business_metric and self.strategy is Strategy.ALL_AT_ONCE:
+            raise SpecificationError(
+                "business_metric needs minutes in which both fleets serve, and strategy all_at_once leaves none: use "
+                "canary or linear, or leave business_metric out"
+            )
         self._check_execution_time()
 
     @property

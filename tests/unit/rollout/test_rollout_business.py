@@ -103,6 +103,8 @@ def test_a_function_is_named_by_its_path_when_the_dag_is_parsed() -> None:
     assert metric == BusinessMetric(function="shop.metrics:orders", smallest_loss=0.05)
     plan = plan_from_text({"business_metric": "shop.metrics.orders"})
     assert from_json(RolloutPlan, to_json(plan)) == plan
+    with pytest.raises(SpecificationError, match="all_at_once leaves none"):
+        plan_from_text({"business_metric": "shop.metrics.orders", "strategy": "all_at_once"})
     with pytest.raises(SpecificationError, match="dotted path"):
         BlueGreenRolloutOperator(
             task_id="t", endpoint_name="e", model_package_arn="{{ a }}", role_arn="{{ b }}",

@@ -66,7 +66,7 @@ def epochs_for(case: Case, step_s: float, seconds: float) -> int:
 def measure(case: Case, rounds: int, seed: int) -> dict[str, Any]:
     """Take turns; return medians over the rounds."""
     group = alone()
-    steps = bare(case, seed, group.device)
+    steps = bare(case, seed, group)
     run(steps, 5)  # the first steps allocate
     trial = run(steps, 20)
     step_s = (trial.wall if group.device.type == "cuda" else trial.cpu) / 20
@@ -74,7 +74,7 @@ def measure(case: Case, rounds: int, seed: int) -> dict[str, Any]:
     found: list[tuple[Spent, Spent, Turns]] = []
     line: dict[str, float] = {}
     for number in range(rounds):
-        turns = Turns(bare(case, seed + number, group.device), count)
+        turns = Turns(bare(case, seed + number, group), count)
         _, line = ours(case, epochs, seed + number, group, turns)
         found.append((*turns.total(), turns))
     samples = epochs * len(case.tensors[0]) - case.batch_size  # without the first step, from which on it counts
@@ -111,8 +111,8 @@ def scaling_process(case: Case, seed: int) -> None:
     """Be one of the two processes; the first one prints what it found. Alone, the other one waits without a CPU."""
     single, group = alone(), Group(sm_runtime.read_environment())
     torch.set_num_threads(1)
-    steps = bare(case, seed, single.device) if group.first else None
-    both = bare(case, seed, group.device)
+    steps = bare(case, seed, single) if group.first else None
+    both = bare(case, seed, group)
     epochs = epochs_for(case, group.sum([_step_s(case, both)])[0] / group.size, SCALING_S)
     count = epochs * -(-len(case.tensors[0]) // case.batch_size)
     rows = []

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import sm_runtime
@@ -52,15 +51,15 @@ def settle() -> None:
         torch.cuda.synchronize()
 
 
-def bare(case: Case, seed: int, device: torch.device) -> Iterator[None]:
+def bare(case: Case, seed: int, group: Group) -> Iterator[None]:
     """Train as anybody would without any of the runtime, for ever; every item is a step that is done.
 
     The batches are those of ours, in the same order: they cost as much as their longest sample.
     In a group of processes, each has its part of every batch and DistributedDataParallel adds the gradients up.
     """
     torch.manual_seed(seed)
+    rank, size, device = group.rank, group.size, group.device
     network = model = case.network().to(device)
-    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if size > 1:
         model = DistributedDataParallel(network, gradient_as_bucket_view=True)
     optimizer = optimizers.make("adamw", network.parameters(), learning_rate=1e-3)

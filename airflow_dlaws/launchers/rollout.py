@@ -270,6 +270,7 @@ class RolloutConductor:
         live = self._endpoint.describe(self.order.endpoint_name)
         if live is None:
             return state, False
+        state = self._upkeep.without_endpoints(state)
         scaling = self._fit_for_update(live)
         way_back = {
             "previous_config": live.config_name,
@@ -277,6 +278,7 @@ class RolloutConductor:
             **self._measures.before(live.config_name, self._clock()),
             "instances": live.instances,
             "scaling": scaling,
+            "rehearsal": state.rehearsal,
         }
         self._save(self.state.but(**way_back))
         state = self._upkeep.without_scaling(state.but(**way_back))

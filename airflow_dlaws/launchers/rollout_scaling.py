@@ -108,7 +108,7 @@ class VariantScaling:
                 target.sentence,
             )
             return
-        if found != target:
+        if found is None or not found.includes(target):
             self._register(target)
             self._read_back(target)
         log.info("autoscaling of %s is as it was: %s", self.resource, target.sentence)
@@ -130,7 +130,7 @@ class VariantScaling:
     def _read_back(self, target: ScalableTarget) -> None:
         for attempt in range(_READS):
             found = self.read()
-            if found == target:
+            if found and found.includes(target):
                 return
             if attempt < _READS - 1:
                 self._sleep(_PAUSE_SECONDS)

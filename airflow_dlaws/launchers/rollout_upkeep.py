@@ -63,6 +63,14 @@ class Upkeep:
         # What cannot be deleted now is deleted at the end.
         return settle(self._client, state, sleep=self._sleep)[0]
 
+    def without_endpoints(self, state: RolloutState) -> RolloutState:
+        """Delete throw-away endpoints that a dead try has asked and left: they cost as long as they are there."""
+        over = state.rehearsal is not None and state.rehearsal.verdict is not RehearsalVerdict.PENDING
+        if not over or not has_leftovers(state.but(scaling=None)):
+            return state
+        rehearsal = settle(self._client, state.but(scaling=None), sleep=self._sleep)[0].rehearsal
+        return state.but(rehearsal=rehearsal)
+
     @property
     def rehearsal_began(self) -> bool:
         """Whether the throw-away endpoint may be there."""

@@ -27,6 +27,16 @@ class ScalableTarget:
     actions: tuple[Mapping[str, Any], ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    def includes(self, other: ScalableTarget) -> bool:
+        """Tell whether everything of another registration is in this one; somebody may have added to it."""
+        return (
+            (self.min_capacity, self.max_capacity, self.suspended)
+            == (other.min_capacity, other.max_capacity, other.suspended)
+            and all(each in self.policies for each in other.policies)
+            and all(each in self.actions for each in other.actions)
+            and other.tags.items() <= self.tags.items()
+        )
+
     @property
     def sentence(self) -> str:
         """Say it to a person."""

@@ -61,6 +61,15 @@ def test_step_scaling_is_refused_only_where_the_variant_must_go() -> None:
         record_of(target, old_type="ml.m5.large", new_type="ml.c5.large", variant="v")
 
 
+def test_a_registration_is_as_it_was_even_where_somebody_has_added_to_it() -> None:
+    more = ScalableTarget(
+        min_capacity=1, max_capacity=4, policies=(STEPS, TRACKING), tags={"team": "flights", "a": "b"}
+    )
+    assert more.includes(TARGET)
+    assert not TARGET.includes(more)
+    assert not ScalableTarget(min_capacity=1, max_capacity=3, policies=(TRACKING,), tags=TARGET.tags).includes(TARGET)
+
+
 def test_what_is_to_be_undone_survives_the_state_file() -> None:
     state = rollout(
         Step.SHIFTING,

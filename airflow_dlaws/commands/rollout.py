@@ -23,6 +23,7 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_leftovers import has_leftovers, settle
+from airflow_dlaws.launchers.rollout_shadow import end_shadow
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
 from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
 from airflow_dlaws.rollout.report import RolloutRecord
@@ -91,6 +92,8 @@ def run_abort(chosen: argparse.Namespace) -> int:
     if state.updated_at is not None and any(view.name == alarms.verdict_alarm for view in alarms.views()):
         alarms.trip(wish.sentence, wish.at)
         told = [f"alarm {alarms.verdict_alarm} is on, AWS goes back to {state.previous_config}"]
+    if end_shadow(client("sagemaker"), state):
+        told = [f"the shadow {state.shadow_config} is taken away, AWS goes back to {state.previous_config}"]
     if has_leftovers(state):
         told.append(_settled(client, _folder(chosen, client), record))
     done = "; ".join(told)
@@ -167,6 +170,7 @@ def _row(folder: RolloutFolder, record: RolloutRecord) -> dict[str, Any]:
         "throw-away endpoints": ", ".join(state.rehearsal.endpoints) if state.rehearsal else "",
         "asked": state.wish.sentence if state.wish else "",
         "evidence": state.evidence.reason,
+        "shadow": state.shadow.reason if state.shadow else "",
         "report": result.report_uri,
     }
 

@@ -15,7 +15,7 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors, translated
 from airflow_dlaws.launchers.model import ensure_model, must_equal
 from airflow_dlaws.registry.approval import ApprovalStatus, approval_of, describe
-from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
 from airflow_dlaws.rollout.state import EndpointStatus, EndpointView
 
 #: SageMaker answers ValidationException for nearly everything; what is missing is told by the wording.
@@ -65,7 +65,7 @@ class EndpointPort:
             names.model_name,
             {"ModelPackageName": order.model_package_arn},
             role_arn=order.role_arn,
-            tags=_tags(names),
+            tags=tags_of(names),
         )
 
     def ensure_config(self, order: RolloutOrder, names: RolloutNames) -> None:
@@ -77,11 +77,11 @@ class EndpointPort:
         request: dict[str, Any] = {
             "EndpointConfigName": names.config_name,
             "ProductionVariants": [variant],
-            "Tags": _tags(names),
+            "Tags": tags_of(names),
         }
         if order.data_capture_s3_uri:
             place = capture_uri(order.data_capture_s3_uri, names.config_name)
-            request["DataCaptureConfig"] = _capture(place, order.capture_percent)
+            request["DataCaptureConfig"] = capture_config(place, order.capture_percent)
         try:
             self._client.create_endpoint_config(**request)
         except ClientError as error:
@@ -115,7 +115,7 @@ class EndpointPort:
     @staticmethod
     def tags(names: RolloutNames) -> list[dict[str, str]]:
         """Return the tags of what a rollout makes."""
-        return _tags(names)
+        return tags_of(names)
 
     def check_variants(self, config_name: str, variant_name: str) -> Mapping[str, Any]:
         """Refuse to move from a configuration that AWS cannot shift traffic from, or go back to; return its variant.
@@ -170,6 +170,20 @@ class EndpointPort:
                 "approve it in the registry and clear this task; or set require_approval=False"
             )
         return decided.sentence if decided else ""
+
+    def refuse_older(self, order: RolloutOrder, config_name: str) -> None:
+        """Refuse to move from a configuration that serves a newer version of the same model package group.
+
+        :raises SpecificationError: it does, and the order does not say that this is meant.
+        """
+        if order.allow_older:
+            return
+        live = self.package_of(config_name)
+        if live and is_older(order.model_package_arn, live):
+            raise SpecificationError(
+                f"{order.model_package_arn} is older than {live}, which {order.endpoint_name} serves: set "
+                "allow_older=True to go back to it on purpose"
+            )
 
     def create(self, endpoint_name: str, config_name: str, *, tags: Sequence[Mapping[str, str]] = ()) -> bool:
         """Ask for a new endpoint; return False where there is one by now."""
@@ -226,7 +240,8 @@ def _is_missing(error: ClientError) -> bool:
     return error_code(error) == "ValidationException" and _MISSING in error_text(error)
 
 
-def _tags(names: RolloutNames) -> list[dict[str, str]]:
+def tags_of(names: RolloutNames) -> list[dict[str, str]]:
+    """Return the tags of what a rollout makes."""
     values = {"dlaws:owner": names.owner, "dlaws:digest": names.digest}
     return [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", value)[:256]} for key, value in values.items()]
 
@@ -236,7 +251,8 @@ def capture_uri(root: str, config_name: str) -> str:
     return f"{root.rstrip('/')}/{config_name}"
 
 
-def _capture(s3_uri: str, percent: int) -> dict[str, Any]:
+def capture_config(s3_uri: str, percent: int) -> dict[str, Any]:
+    """Return a DataCaptureConfig of requests and answers."""
     return {
         "EnableCapture": True,
         "InitialSamplingPercentage": percent,

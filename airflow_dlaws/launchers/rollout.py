@@ -11,39 +11,44 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from airflow_dlaws.errors import DlawsError, ServiceUnavailable, SpecificationError
+from airflow_dlaws.errors import DlawsError, ServiceUnavailable
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_cleanup import clean_up
 from airflow_dlaws.launchers.rollout_leftovers import has_leftovers
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
 from airflow_dlaws.launchers.rollout_memory import RolloutMemory
+from airflow_dlaws.launchers.rollout_shadow import Shadow, only_shadowed
 from airflow_dlaws.launchers.rollout_store import RolloutStore
 from airflow_dlaws.launchers.rollout_takeover import Takeover, with_endpoints
 from airflow_dlaws.launchers.rollout_upkeep import Upkeep
 from airflow_dlaws.launchers.rollout_watch import alarms_of
 from airflow_dlaws.rollout.looks import look_of
 from airflow_dlaws.rollout.machine import Decision, decide
-from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder, is_older
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
+from airflow_dlaws.rollout.rules import Action
 from airflow_dlaws.rollout.scaling import ScalingRecord
-from airflow_dlaws.rollout.state import Cause, EndpointView, Look, Observation, RolloutState, Step, is_final
+from airflow_dlaws.rollout.state import (
+    SHADOW_STEPS,
+    Cause,
+    EndpointView,
+    Look,
+    Observation,
+    RolloutState,
+    Step,
+    is_final,
+)
 from airflow_dlaws.rollout.timeline import timeline_of
-from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.storage import ObjectStore
 
 log = logging.getLogger(__name__)
 
 #: Actions that change the endpoint: a worker does them, and not the triggerer.
-ENDPOINT_ACTIONS = frozenset({Action.REHEARSE, Action.CREATE, Action.UPDATE, Action.RESTORE, Action.FINISH})
-#: Going back needs no bake: blue served well before.
-_RESTORE_CONFIG = {
-    "BlueGreenUpdatePolicy": {
-        "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0},
-        "TerminationWaitInSeconds": 0,
-    }
-}
+ENDPOINT_ACTIONS = frozenset(set(Action) - {Action.WAIT, Action.TRIP})
+#: What a look adds to what is known, whether or not the action that it calls for succeeds.
+_NOTICED = ("evidence", "alarms", "traffic_since", "wish", "shadow", "shadow_since", "shadow_passed_at")
 
 
 class RolloutConductor:
@@ -68,6 +73,7 @@ class RolloutConductor:
         self._client, self._clock, self._sleep = client, clock, sleep
         self._endpoint = EndpointPort(client("sagemaker"))
         self._measures = RolloutMeasures(client, order, names)
+        self._shadow = Shadow(client, order, names)
         self._alarms = alarms_of(client, order, names.config_name)
         self._store = RolloutStore(ObjectStore(client("s3")), order, names)
         self._memory = RolloutMemory(self._store, order, names, known=known, clock=clock)
@@ -137,8 +143,7 @@ class RolloutConductor:
         look = look_of(self.record, observation, decision, now)
         if decision.action in ENDPOINT_ACTIONS:
             # The step changes when the action is done; what was noticed is kept.
-            noticed = {name: getattr(decision.state, name) for name in ("evidence", "alarms", "traffic_since", "wish")}
-            self._save(before.but(**noticed), look)
+            self._save(before.but(**{name: getattr(decision.state, name) for name in _NOTICED}), look)
         else:
             if decision.action is Action.TRIP:
                 self._alarms.trip(decision.reason, now)
@@ -170,12 +175,17 @@ class RolloutConductor:
             return self._rehearse(state), True
         if decision.action is Action.UPDATE:
             return self._update(state)
+        if decision.action is Action.SHADOW:
+            return self._begin_shadow(state)
+        if decision.action is Action.UNSHADOW:
+            return state, self._shadow.end(state)
+        if decision.action is Action.RESTORE and only_shadowed(state):
+            return state, self._shadow.end(state)
         if decision.action is Action.RESTORE:
             state = self._upkeep.without_scaling(state)
             keep_size = state.scaling is not None or state.instances == self.order.initial_instance_count
-            return state, self._endpoint.update(
-                endpoint_name, state.previous_config, _RESTORE_CONFIG, keep_size=keep_size
-            )
+            config = self.order.plan.restore_config()
+            return state, self._endpoint.update(endpoint_name, state.previous_config, config, keep_size=keep_size)
         return state, True
 
     def _refused(self, error: DlawsError, decision: Decision) -> RolloutState:
@@ -227,7 +237,8 @@ class RolloutConductor:
             self._save(self.state.but(step=Step.FAILED, cause=cause, reason=reason))
             self._finish_until(until)
             return
-        if on_kill is OnKill.LEAVE:
+        # A shadow is nobody's to leave: AWS would never end it.
+        if on_kill is OnKill.LEAVE and self.state.step not in SHADOW_STEPS:
             self._save(self.state.but(abandoned=True, cause=cause, reason=f"{reason}; AWS goes on by itself"))
             self._finish_until(until)
             return
@@ -260,27 +271,17 @@ class RolloutConductor:
         now = self._clock()
         self._alarms.trip(reason, now)
         state = self.state.but(abandoned=True)
-        if state.step in (Step.STARTING, Step.SHIFTING):
+        if state.step in (Step.STARTING, Step.SHIFTING, *SHADOW_STEPS):
             deadline = now + self.order.plan.rollback_seconds
             state = state.but(step=Step.ROLLING_BACK, cause=cause, reason=reason, rollback_deadline=deadline)
         self._save(state)
 
     def _update(self, state: RolloutState) -> tuple[RolloutState, bool]:
-        """Ask for the update. The way back is remembered first: it is lost once the endpoint has moved."""
-        live = self._endpoint.describe(self.order.endpoint_name)
-        if live is None:
-            return state, False
+        """Ask for the update."""
         state = self._upkeep.without_endpoints(state)
-        scaling = self._fit_for_update(live)
-        way_back = {
-            "previous_config": live.config_name,
-            "updated_at": self._clock(),
-            **self._measures.before(live.config_name, self._clock()),
-            "instances": live.instances,
-            "scaling": scaling,
-            "rehearsal": state.rehearsal,
-        }
-        self._save(self.state.but(**way_back))
+        way_back = self._way_back()
+        if way_back is None:
+            return state, False
         state = self._upkeep.without_scaling(state.but(**way_back))
         config = self.order.plan.deployment_config(self._alarms.names)
         asked = state.requested_config
@@ -291,7 +292,7 @@ class RolloutConductor:
     def _fit_for_update(self, live: EndpointView) -> ScalingRecord | None:
         """Refuse an update that cannot go well; return how the variant scales."""
         blue = self._endpoint.check_variants(live.config_name, self.order.variant_name)
-        self._refuse_older(live.config_name)
+        self._endpoint.refuse_older(self.order, live.config_name)
         scaling, asked = self._upkeep.scaling_now(blue), self.order.initial_instance_count
         if scaling is None and live.instances and live.instances > asked:
             log.warning("the fleet shrinks from %d instances to initial_instance_count=%d", live.instances, asked)
@@ -303,16 +304,32 @@ class RolloutConductor:
             self._fit_for_update(live)
         return self._upkeep.rehearse(state)
 
-    def _refuse_older(self, blue: str) -> None:
-        asked = self.order.model_package_arn
-        if self.order.allow_older:
-            return
-        live = self._endpoint.package_of(blue)
-        if live and is_older(asked, live):
-            raise SpecificationError(
-                f"{asked} is older than {live}, which {self.order.endpoint_name} serves: set allow_older=True to go "
-                "back to it on purpose"
-            )
+    def _begin_shadow(self, state: RolloutState) -> tuple[RolloutState, bool]:
+        """Ask for the shadow; nothing of it is kept where there was one before."""
+        state = self._upkeep.without_endpoints(state)
+        way_back = self._way_back()
+        if way_back is None:
+            return state, False
+        state = state.but(**way_back, shadow_since=None, shadow=None)
+        return state, self._shadow.begin(state, self._alarms.names)
+
+    def _way_back(self) -> dict[str, Any] | None:
+        """Remember the way back before the endpoint moves, for it is lost then; return what was remembered of it."""
+        live = self._endpoint.describe(self.order.endpoint_name)
+        if live is None:
+            return None
+        scaling, now = self._fit_for_update(live), self._clock()
+        # After a shadow the hour before is of another configuration: what was read before it counts.
+        before = {} if self.state.shadow_passed_at else self._measures.before(live.config_name, now)
+        way_back = {
+            "previous_config": live.config_name,
+            "updated_at": now,
+            "instances": live.instances,
+            "scaling": scaling,
+            **before,
+        }
+        self._save(self.state.but(**way_back))
+        return way_back
 
     def _observe(self, now: float) -> Observation:
         endpoint, wish = self._endpoint.describe(self.order.endpoint_name), self._store.wish()
@@ -320,7 +337,13 @@ class RolloutConductor:
         if not state.previous_config or state.updated_at is None:
             return Observation(endpoint=endpoint, wish=wish, rehearsal_moves=self._upkeep.rehearsal_moves())
         try:
-            measured, alarms = self._measures.evidence(state, now), self._alarms.views()
+            alarms = self._alarms.views()
+            if self._shadow.is_seen(state, endpoint):
+                seen = self._shadow.evidence(state, now)
+                return Observation(endpoint=endpoint, wish=wish, alarms=alarms, shadow=seen)
+            if state.step in SHADOW_STEPS:
+                return Observation(endpoint=endpoint, wish=wish, alarms=alarms)
+            measured = self._measures.evidence(state, now)
         except DlawsError as error:
             return Observation(endpoint=endpoint, wish=wish, blind=str(error))
         self._memory.timeline = timeline_of(measured.minutes)
@@ -340,6 +363,7 @@ class RolloutConductor:
     def _clean_up(self) -> None:
         try:
             self._alarms.remove()
+            self._shadow.clean_up(self.state)
         finally:
             if not has_leftovers(self.state):
                 self._store.release()

@@ -26,6 +26,7 @@ from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import Strategy
 from airflow_dlaws.rollout.power import forecast
 from airflow_dlaws.rollout.predictions import FEWEST_ANSWERS, PredictionEvidence, PredictionJudge, PredictionReference
+from airflow_dlaws.rollout.shadow import shadow_forecast
 from airflow_dlaws.rollout.stakes import stakes_of
 from airflow_dlaws.rollout.state import RolloutState
 from airflow_dlaws.storage import ObjectStore
@@ -94,9 +95,12 @@ class RolloutMeasures:
         place, reference, unjudged = self._before_predictions(blue, now) if plan.judge_predictions else ("", None, "")
         if unjudged:
             log.warning("Predictions are not judged: %s", unjudged)
+        doubt = shadow_forecast(plan, past.traffic) if past.traffic and plan.shadow_seconds else ""
+        if doubt:
+            log.warning("This shadow is short for this traffic: %s", doubt)
         return {
             "latency": past.latency if plan.judge_latency else None,
-            "forecast": told.sentence if told else "",
+            "forecast": "; ".join(text for text in (told.sentence if told else "", doubt) if text),
             "stakes": stakes_of(plan, past.traffic),
             "predictions": reference,
             "blue_capture": place,
@@ -126,7 +130,10 @@ class RolloutMeasures:
         :raises DlawsError: CloudWatch cannot be read: nothing is known.
         """
         began = state.updated_at or now
-        past = _PAST_SECONDS if self._order.plan.strategy is Strategy.ALL_AT_ONCE else 0
+        past = 0.0
+        if self._order.plan.strategy is Strategy.ALL_AT_ONCE:
+            # While it had a shadow, blue was counted under another configuration.
+            past = _PAST_SECONDS + (began - state.shadow_since if state.shadow_since else 0.0)
         minutes = self._metrics.minutes(
             green=state.requested_config,
             blue=state.previous_config,

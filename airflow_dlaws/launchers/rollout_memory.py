@@ -68,6 +68,7 @@ class RolloutMemory:
             model_package_arn=order.model_package_arn,
             variant_name=order.variant_name,
             topic=order.sns_topic_arn or "",
+            shadow_config=names.shadow_config_name if order.plan.shadow_seconds else "",
             rehearsal=Rehearsal() if order.sample_requests else None,
             started_at=now,
             deadline=now + order.timeout_seconds,

@@ -73,15 +73,25 @@ class RolloutMetrics:
         self._endpoint, self._variant = endpoint_name, variant_name
 
     def minutes(
-        self, *, green: str, blue: str, since: float, until: float, latency: LatencyReference | None = None
+        self,
+        *,
+        green: str,
+        blue: str,
+        since: float,
+        until: float,
+        latency: LatencyReference | None = None,
+        green_variant: str | None = None,
     ) -> tuple[Minute, ...]:
-        """Return the minutes that have any request, of the configurations `green` and `blue` (epoch seconds)."""
+        """Return the minutes that have any request, of the configurations `green` and `blue` (epoch seconds).
+
+        :param green_variant: where green is another variant than blue, as a shadow is.
+        """
         thresholds = latency.thresholds if latency else ()
         queries = [
             query
-            for fleet, config in zip(_FLEETS, (green, blue), strict=True)
+            for fleet, config, variant in zip(_FLEETS, (green, blue), (green_variant, None), strict=True)
             if config
-            for query in self._fleet_queries(fleet, config, thresholds)
+            for query in self._fleet_queries(fleet, config, thresholds, variant or self._variant)
         ]
         start = int(since) // _MINUTE * _MINUTE
         end = (int(until) // _MINUTE + 1) * _MINUTE
@@ -130,18 +140,27 @@ class RolloutMetrics:
                     for at, value in zip(row["Timestamps"], row["Values"], strict=True):
                         yield row["Id"], int(at.timestamp()), value
 
-    def _fleet_queries(self, fleet: str, config: str, thresholds: tuple[float, ...]) -> Iterator[Mapping[str, Any]]:
-        yield self._query(f"{fleet}_requests", "Invocations", config, "Sum", _MINUTE)
-        yield self._query(f"{fleet}_errors", "Invocation5XXErrors", config, "Sum", _MINUTE)
-        for quantile in _QUANTILES:
-            yield self._query(f"{fleet}_{quantile}", "ModelLatency", config, quantile, _MINUTE)
-        if thresholds:
-            yield self._query(f"{fleet}_timed", "ModelLatency", config, "SampleCount", _MINUTE)
-        for index, threshold in enumerate(thresholds):
-            yield self._query(f"{fleet}_over{index}", "ModelLatency", config, f"TC({threshold:.10g}:)", _MINUTE)
+    def _fleet_queries(
+        self, fleet: str, config: str, thresholds: tuple[float, ...], variant: str
+    ) -> Iterator[Mapping[str, Any]]:
+        def query(name: str, metric: str, statistic: str) -> Mapping[str, Any]:
+            return self._query(f"{fleet}_{name}", metric, config, statistic, _MINUTE, variant)
 
-    def _query(self, identifier: str, metric: str, config_name: str, statistic: str, period: int) -> Mapping[str, Any]:
-        names = dimensions(EndpointName=self._endpoint, VariantName=self._variant, EndpointConfigName=config_name)
+        yield query("requests", "Invocations", "Sum")
+        yield query("errors", "Invocation5XXErrors", "Sum")
+        for quantile in _QUANTILES:
+            yield query(quantile, "ModelLatency", quantile)
+        if thresholds:
+            yield query("timed", "ModelLatency", "SampleCount")
+        for index, threshold in enumerate(thresholds):
+            yield query(f"over{index}", "ModelLatency", f"TC({threshold:.10g}:)")
+
+    def _query(
+        self, identifier: str, metric: str, config_name: str, statistic: str, period: int, variant: str | None = None
+    ) -> Mapping[str, Any]:
+        names = dimensions(
+            EndpointName=self._endpoint, VariantName=variant or self._variant, EndpointConfigName=config_name
+        )
         return {
             "Id": identifier,
             "MetricStat": {

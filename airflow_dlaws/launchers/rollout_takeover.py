@@ -1,4 +1,4 @@
-"""What former holders of an endpoint's lock have left behind: an update, alarms, a variant that does not scale."""
+"""What former holders of an endpoint's lock have left: an update, alarms, a shadow, a variant that does not scale."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_events import tell
 from airflow_dlaws.launchers.rollout_leftovers import explained, has_leftovers, settle
+from airflow_dlaws.launchers.rollout_shadow import take_shadow_away
 from airflow_dlaws.launchers.rollout_store import LockNote, RolloutStore
 from airflow_dlaws.launchers.rollout_watch import alarms_of
 from airflow_dlaws.rollout.order import RolloutOrder
@@ -44,6 +45,7 @@ class Takeover:
         names: list[str] = []
         while former:
             self._stop_former(former)
+            self._end_shadow(former)
             names += self._settle(former)
             former = former.former
         return tuple(names)
@@ -60,6 +62,18 @@ class Takeover:
                 self._sleep(self._order.plan.look_seconds)
                 live = self._endpoint.describe(self._order.endpoint_name)
         alarms.remove()
+
+    def _end_shadow(self, former: LockNote) -> None:
+        record = self._store.folder.record(former.config_name)
+        if record is not None:
+            plan = self._order.plan
+            take_shadow_away(
+                self._client("sagemaker"),
+                record.state,
+                until=self._clock() + plan.rollback_seconds,
+                clock=self._clock,
+                sleep=lambda: self._sleep(plan.look_seconds),
+            )
 
     def _settle(self, former: LockNote) -> tuple[str, ...]:
         record = self._store.folder.record(former.config_name)

@@ -1,5 +1,7 @@
 """An endpoint's update, carried out: green starts, traffic moves by the schedule, alarms are watched, one fleet ends.
 
+One process stands for all instances of a variant, so a rolling update differs by who has how many instances when.
+
 Runs in a thread of its own. Waits are scaled; starting and ending processes takes what it takes and is not counted in
 MaximumExecutionTimeoutInSeconds.
 """
@@ -7,14 +9,15 @@ MaximumExecutionTimeoutInSeconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_dlaws.local import guardrails
 from airflow_dlaws.local.context import LocalContext, RequestContext
 from airflow_dlaws.local.endpoint_state import Endpoint, EndpointStatus, variant_summary
 from airflow_dlaws.local.fleet import Fleet
-from airflow_dlaws.local.guardrails import DeploymentPlan, Stage
+from airflow_dlaws.local.guardrails import DeploymentPlan, Routing, Stage
+from airflow_dlaws.local.model_server import VariantSpec
 from airflow_dlaws.local.serving_process import ServingFailed
 
 #: How often the rollback alarms are looked at, in real seconds: well under one scaled wait.
@@ -51,8 +54,10 @@ class Deployment:
         self._context, self._request, self._endpoint = context, request, endpoint
         self._green, self._plan = green, plan
         self._config, self._specs = green.config, [server.spec for server in green.servers.values()]
+        self._shadows = [server.spec for server in green.shadows.values()]
         self._started = context.now()
         self._deadline = float("inf")
+        self._green_share: Mapping[str, float] = {}
 
     def run(self) -> None:
         """Carry the update out; leaves the endpoint InService on the new configuration, or on the old one."""
@@ -73,11 +78,8 @@ class Deployment:
             self._complete(blue, green)
 
     def _start(self, green: Fleet) -> None:
-        self._report("Creating", lambda spec: f"Launching {spec.instance_count} instance(s).", current=0)
-        if self._context.faults.take("capacity", "UpdateEndpoint"):
-            raise RolledBack(
-                "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error."
-            )
+        self._report("Creating", lambda spec: f"Launching {spec.instance_count} instance(s).", {})
+        self._provision()
         try:
             green.start()
         except ServingFailed as error:
@@ -86,14 +88,35 @@ class Deployment:
             limit = max(SHORTEST_TIMEOUT, self._context.scaled(self._plan.timeout_seconds))
             self._deadline = time.monotonic() + limit
 
+    def _provision(self) -> None:
+        if self._context.faults.take("capacity", "UpdateEndpoint"):
+            raise RolledBack(
+                "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error."
+            )
+
     def _shift(self, blue: Fleet, green: Fleet) -> None:
-        for stage in guardrails.schedule(self._plan, green.instance_counts):
+        for number, stage in enumerate(guardrails.schedule(self._plan, green.instance_counts)):
+            if number and self._is_rolling:
+                self._provision()  # each batch is launched when the one before has baked
             self._report_stage("ActivatingTraffic", guardrails.activating_message, stage)
             if stage.is_full:
                 self._endpoint.traffic.serve_all(green)
             else:
                 self._endpoint.traffic.share(blue, green, stage.green_share)
+            self._green_share = stage.green_share
             self._bake(stage)
+            if self._is_rolling:
+                self._retire(blue, stage.green_share)
+
+    @property
+    def _is_rolling(self) -> bool:
+        return self._plan.routing is Routing.ROLLING
+
+    def _retire(self, blue: Fleet, green_share: Mapping[str, float]) -> None:
+        """Let blue's description say how many of its instances are left."""
+        ended = {name: round(green_share.get(name, 0.0) * count) for name, count in blue.instance_counts.items()}
+        with self._endpoint.lock:
+            self._endpoint.retired = ended
 
     def _bake(self, stage: Stage) -> None:
         if stage.wait_seconds:
@@ -134,6 +157,11 @@ class Deployment:
             self._endpoint.leftover = green
             self._endpoint.settle(EndpointStatus.UPDATE_ROLLBACK_FAILED, self._context.now(), reason)
             return
+        if self._is_rolling:
+            for share in guardrails.way_back(self._plan, green.instance_counts, self._green_share):
+                self._report("ActivatingTraffic", lambda spec: "Rolling back.", share)
+                self._endpoint.traffic.share(blue, green, share)
+                self._retire(blue, share)
         self._endpoint.traffic.serve_all(blue)
         green.stop()
         self._end_leftover()
@@ -146,22 +174,28 @@ class Deployment:
             leftover.stop()
 
     def _report_stage(self, status: str, message: Any, stage: Stage) -> None:
-        self._report(status, lambda spec: message(stage, spec.name, spec.instance_count))
+        running = stage.green_share if self._is_rolling else None
+        self._report(status, lambda spec: message(stage, spec.name, spec.instance_count), running)
 
-    def _report(self, status: str, message: Any, current: int | None = None) -> None:
+    def _report(self, status: str, message: Any, running: Mapping[str, float] | None = None) -> None:
+        """:param running: the share of each variant's instances that run; None is all of them."""
         now = self._context.now()
-        summary = {
+
+        def pending(spec: VariantSpec) -> dict[str, Any]:
+            current = spec.instance_count if running is None else round(running.get(spec.name, 0) * spec.instance_count)
+            return {
+                **variant_summary(spec, self._started, current),
+                "InstanceType": spec.instance_type,
+                "VariantStatus": [{"Status": status, "StatusMessage": message(spec), "StartTime": now}],
+            }
+
+        summary: dict[str, Any] = {
             "EndpointConfigName": self._config.name,
             "StartTime": self._started,
-            "ProductionVariants": [
-                {
-                    **variant_summary(spec, self._started, current),
-                    "InstanceType": spec.instance_type,
-                    "VariantStatus": [{"Status": status, "StatusMessage": message(spec), "StartTime": now}],
-                }
-                for spec in self._specs
-            ],
+            "ProductionVariants": [pending(spec) for spec in self._specs],
         }
+        if self._shadows:
+            summary["ShadowProductionVariants"] = [pending(spec) for spec in self._shadows]
         with self._endpoint.lock:
             self._endpoint.pending = summary
 

@@ -1,6 +1,6 @@
 """Endpoint configurations: which models serve under which variants, and what is captured. Immutable.
 
-Not here: serverless, asynchronous and shadow variants, inference components, managed instance scaling.
+Not here: serverless and asynchronous variants, inference components, managed instance scaling.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from airflow_dlaws.local.errors import ServiceError, unsupported, validation_err
 from airflow_dlaws.local.models import Models
 
 _UNSUPPORTED = (
-    "AsyncInferenceConfig", "ExplainerConfig", "ShadowProductionVariants", "VpcConfig", "CrossRegionTrafficConfig",
+    "AsyncInferenceConfig", "ExplainerConfig", "VpcConfig", "CrossRegionTrafficConfig",
 )  # fmt: skip
 _UNSUPPORTED_IN_VARIANT = (
     "ServerlessConfig", "ManagedInstanceScaling", "InstancePools", "CapacityReservationConfig",
     "AcceleratorPartitionLayouts", "CoreDumpConfig",
 )  # fmt: skip
+
+_VARIANT_LISTS = ("ProductionVariants", "ShadowProductionVariants")
 
 #: API reference, MetricsConfig: MetricPublishFrequencyInSeconds.
 _PUBLISH_FREQUENCIES = (10, 30, 60, 120, 180, 240, 300)
@@ -41,6 +43,11 @@ class EndpointConfig:
     def variants(self) -> list[dict[str, Any]]:
         """ProductionVariants."""
         return list(self.request["ProductionVariants"])
+
+    @property
+    def shadow_variants(self) -> list[dict[str, Any]]:
+        """ShadowProductionVariants: at most one."""
+        return list(self.request.get("ShadowProductionVariants", ()))
 
     @property
     def instance_counts(self) -> dict[str, int]:
@@ -98,7 +105,7 @@ class EndpointConfigs:
         arn = request.arn("endpoint-config", name)
         for problem in _problems(parameters):
             raise problem
-        for variant in parameters["ProductionVariants"]:
+        for variant in _all_variants(parameters):
             self._models.find(variant["ModelName"], request)
         with self._lock:
             configs = self._configs[request.region]
@@ -134,7 +141,9 @@ class EndpointConfigs:
 def _with_defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The request with the API reference's defaults: a weight of 1, and capture enabled where it is configured."""
     filled = dict(parameters)
-    filled["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **one} for one in parameters["ProductionVariants"]]
+    for member in _VARIANT_LISTS:
+        if member in parameters:
+            filled[member] = [{"InitialVariantWeight": 1.0, **one} for one in parameters[member]]
     if "DataCaptureConfig" in parameters:
         filled["DataCaptureConfig"] = {"EnableCapture": True, **parameters["DataCaptureConfig"]}
     return filled
@@ -144,11 +153,12 @@ def _problems(parameters: Mapping[str, Any]) -> Iterator[ServiceError]:
     for member in _UNSUPPORTED:
         if parameters.get(member):
             yield unsupported(f"{member} in CreateEndpointConfig")
-    names = [variant["VariantName"] for variant in parameters["ProductionVariants"]]
+    names = [variant["VariantName"] for variant in _all_variants(parameters)]
     if len(set(names)) < len(names):
         yield validation_error(f"Variant names must be unique within an endpoint configuration; they are {names}.")
-    for variant in parameters["ProductionVariants"]:
+    for variant in _all_variants(parameters):
         yield from _variant_problems(variant)
+    yield from _shadow_problems(parameters)
     if not sum(variant.get("InitialVariantWeight", 1.0) for variant in parameters["ProductionVariants"]):
         yield validation_error("At least one production variant must have a weight larger than 0.")
     yield from _capture_problems(parameters.get("DataCaptureConfig") or {})
@@ -171,6 +181,20 @@ def _variant_problems(variant: Mapping[str, Any]) -> Iterator[ServiceError]:
     for member in ("InstanceType", "InitialInstanceCount"):
         if member not in variant:
             yield validation_error(f"{member} is required for production variant {name}.")
+
+
+def _shadow_problems(parameters: Mapping[str, Any]) -> Iterator[ServiceError]:
+    """API reference, ShadowProductionVariants: one production and one shadow variant. AWS's sentence is not known."""
+    counts = [len(parameters.get(member, ())) for member in _VARIANT_LISTS]
+    if counts[1] and counts != [1, 1]:
+        yield validation_error(
+            "If you use ShadowProductionVariants, you can only specify one variant for ProductionVariants and one "
+            f"variant for ShadowProductionVariants; there are {counts[0]} and {counts[1]}."
+        )
+
+
+def _all_variants(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [variant for member in _VARIANT_LISTS for variant in parameters.get(member, ())]
 
 
 def _capture_problems(capture: Mapping[str, Any]) -> Iterator[ServiceError]:

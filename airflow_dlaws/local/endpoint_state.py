@@ -59,12 +59,15 @@ class Endpoint:
     leftover: Fleet | None = None
     traffic: TrafficTable = field(default_factory=TrafficTable)
     pending: dict[str, Any] | None = None
+    #: How many instances of the fleet a rolling update under way has ended, by variant.
+    retired: Mapping[str, int] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def settle(self, status: EndpointStatus, at: datetime, reason: str | None = None) -> None:
         """Leave a change behind: new status, nothing pending."""
         with self.lock:
             self.status, self.failure_reason, self.pending, self.modified = status, reason, None, at
+            self.retired = {}
 
     def fleets(self) -> list[Fleet]:
         """Every fleet that runs for it."""
@@ -84,7 +87,13 @@ class Endpoint:
             }
             if self.fleet is not None:
                 specs = [server.spec for server in self.fleet.servers.values()]
-                answer["ProductionVariants"] = [variant_summary(spec, self.modified) for spec in specs]
+                answer["ProductionVariants"] = [
+                    variant_summary(spec, self.modified, spec.instance_count - self.retired.get(spec.name, 0))
+                    for spec in specs
+                ]
+                if self.fleet.shadows:
+                    shadows = [server.spec for server in self.fleet.shadows.values()]
+                    answer["ShadowProductionVariants"] = [variant_summary(spec, self.modified) for spec in shadows]
             return answer
 
     def summary(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Endpoints: the operations on them, and who may do what in which status.
 
-Not here: asynchronous and serverless endpoints, inference components, rolling updates. Autoscaling: `scaling`.
+Not here: asynchronous and serverless endpoints, inference components. Autoscaling: `scaling`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_dlaws.local.deployment import Deployment, missing_alarms
 from airflow_dlaws.local.endpoint_configs import EndpointConfigs
 from airflow_dlaws.local.endpoint_state import IN_PROGRESS, Endpoint, EndpointStatus
 from airflow_dlaws.local.errors import unsupported, validation_error
-from airflow_dlaws.local.fleet import Fleet, read_variants
+from airflow_dlaws.local.fleet import Fleet, read_shadows, read_variants
 from airflow_dlaws.local.guardrails import DeploymentPlan
 from airflow_dlaws.local.invocations import Invocations
 from airflow_dlaws.local.model_server import VariantSpec
@@ -91,7 +91,7 @@ class Endpoints:
             raise validation_error(f'Cannot create already existing endpoint "{arn}".')
         config = self._configs.find(parameters["EndpointConfigName"], request)
         self._plan(parameters.get("DeploymentConfig"), config.instance_counts, request)
-        specs = read_variants(config, self._models, request)
+        specs, shadows = read_variants(config, self._models, request), read_shadows(config, self._models, request)
         now = self._context.now()
         endpoint = Endpoint(
             name=name,
@@ -106,12 +106,18 @@ class Endpoints:
                 raise validation_error(f'Cannot create already existing endpoint "{arn}".')
             self._endpoints[request.region][name] = endpoint
         self._context.tags.create(arn, parameters.get("Tags"))
-        self._in_thread(self._launch, endpoint, specs, request)
+        self._in_thread(self._launch, endpoint, specs, shadows, request)
         return {"EndpointArn": arn}
 
-    def _launch(self, endpoint: Endpoint, specs: Sequence[VariantSpec], request: RequestContext) -> None:
+    def _launch(
+        self,
+        endpoint: Endpoint,
+        specs: Sequence[VariantSpec],
+        shadows: Sequence[VariantSpec],
+        request: RequestContext,
+    ) -> None:
         config = endpoint.config
-        fleet = Fleet(self._context, request, endpoint.name, config, specs, capture=config.capture)
+        fleet = Fleet(self._context, request, endpoint.name, config, specs, shadows, capture=config.capture)
         endpoint.fleet = fleet
         try:
             if self._context.faults.take("capacity", "CreateEndpoint"):
@@ -136,17 +142,18 @@ class Endpoints:
         if parameters.get("RetainDeploymentConfig"):
             deployment_config = endpoint.deployment_config
         specs = self._retained(parameters, endpoint, read_variants(config, self._models, request))
+        shadows = read_shadows(config, self._models, request)
         plan = self._plan(deployment_config, {spec.name: spec.instance_count for spec in specs}, request)
         assert endpoint.fleet is not None
         self._refuse_scaled(endpoint, specs, request)
-        if not guardrails.shifts_traffic(endpoint.fleet.servers, [spec.name for spec in specs]):
+        if not guardrails.shifts_traffic(plan, endpoint.fleet.servers, [spec.name for spec in specs]):
             plan = DeploymentPlan()  # AWS replaces the fleet plainly, and watches no alarm, without a word
         with endpoint.lock:
             _refuse_unless(endpoint, _UPDATABLE)
             endpoint.status, endpoint.failure_reason = EndpointStatus.UPDATING, None
             endpoint.modified, endpoint.deployment_config = self._context.now(), deployment_config
         capture = endpoint.fleet.capture_config if _keeps_capture(parameters) else config.capture
-        green = Fleet(self._context, request, endpoint.name, config, specs, capture=capture)
+        green = Fleet(self._context, request, endpoint.name, config, specs, shadows, capture=capture)
         self._in_thread(Deployment(self._context, request, endpoint, green, plan).run)
         return {"EndpointArn": endpoint.arn}
 

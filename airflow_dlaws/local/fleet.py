@@ -27,21 +27,28 @@ def read_variants(config: EndpointConfig, models: Models, request: RequestContex
 
     :raises ServiceError: a model is gone, or its artifact.
     """
-    specs = []
-    for variant in config.variants:
-        container = models.find(variant["ModelName"], request).container
-        models.check_artifact(container.model_data_url, request.region)
-        specs.append(
-            VariantSpec(
-                name=variant["VariantName"],
-                instance_type=variant["InstanceType"],
-                instance_count=variant["InitialInstanceCount"],
-                weight=variant["InitialVariantWeight"],
-                container=container,
-                startup_limit=variant.get("ContainerStartupHealthCheckTimeoutInSeconds"),
-            )
-        )
-    return tuple(specs)
+    return tuple(_spec(variant, models, request) for variant in config.variants)
+
+
+def read_shadows(config: EndpointConfig, models: Models, request: RequestContext) -> tuple[VariantSpec, ...]:
+    """Look up the models of its shadow variants.
+
+    :raises ServiceError: a model is gone, or its artifact.
+    """
+    return tuple(_spec(variant, models, request) for variant in config.shadow_variants)
+
+
+def _spec(variant: Mapping[str, Any], models: Models, request: RequestContext) -> VariantSpec:
+    container = models.find(variant["ModelName"], request).container
+    models.check_artifact(container.model_data_url, request.region)
+    return VariantSpec(
+        name=variant["VariantName"],
+        instance_type=variant["InstanceType"],
+        instance_count=variant["InitialInstanceCount"],
+        weight=variant["InitialVariantWeight"],
+        container=container,
+        startup_limit=variant.get("ContainerStartupHealthCheckTimeoutInSeconds"),
+    )
 
 
 class Fleet:
@@ -58,22 +65,28 @@ class Fleet:
         endpoint: str,
         config: EndpointConfig,
         specs: Sequence[VariantSpec],
+        shadows: Sequence[VariantSpec] = (),
         *,
         capture: Mapping[str, Any] | None = None,
     ) -> None:
-        """:param capture: the DataCaptureConfig to go by, None for none."""
+        """:param shadows: variants that get copies of the requests, and whose answers nobody sees.
+
+        :param capture: the DataCaptureConfig to go by, None for none.
+        """
         self.config, self.capture_config = config, capture
         self.capture: CaptureWriter | None = None
         self._context, self._request, self._endpoint = context, request, endpoint
         self.servers = {spec.name: ModelServer(context, request, endpoint, spec) for spec in specs}
+        self.shadows = {spec.name: ModelServer(context, request, endpoint, spec) for spec in shadows}
 
     def start(self) -> None:
         """Start all servers; on failure none is left running.
 
         :raises ServingFailed: one did not come up.
         """
-        with ThreadPoolExecutor(len(self.servers)) as pool:
-            faults = [fault for fault in pool.map(_start, self.servers.values()) if fault]
+        servers = self._all()
+        with ThreadPoolExecutor(len(servers)) as pool:
+            faults = [fault for fault in pool.map(_start, servers) if fault]
         if faults:
             self.stop()
             raise faults[0]
@@ -82,14 +95,15 @@ class Fleet:
 
     def stop(self) -> None:
         """Finish the requests at work, then end the servers."""
-        with ThreadPoolExecutor(len(self.servers)) as pool:
-            list(pool.map(ModelServer.stop, self.servers.values()))
+        servers = self._all()
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(ModelServer.stop, servers))
         if self.capture is not None:
             self.capture.close()
 
     def kill(self) -> None:
         """End the servers at once."""
-        for server in self.servers.values():
+        for server in self._all():
             server.kill()
 
     def resize(self, name: str, *, weight: float | None = None, instance_count: int | None = None) -> None:
@@ -99,6 +113,9 @@ class Fleet:
             server.spec = replace(server.spec, weight=weight)
         if instance_count is not None:
             server.spec = replace(server.spec, instance_count=instance_count)
+
+    def _all(self) -> list[ModelServer]:
+        return [*self.servers.values(), *self.shadows.values()]
 
     @property
     def instance_counts(self) -> dict[str, int]:

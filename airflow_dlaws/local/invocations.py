@@ -13,9 +13,11 @@ from airflow_dlaws.local.cloudwatch import metric_store
 from airflow_dlaws.local.context import LocalContext, RequestContext
 from airflow_dlaws.local.endpoint_state import NOT_FOUND_BY_REQUESTS, Endpoint
 from airflow_dlaws.local.errors import ServiceError
-from airflow_dlaws.local.fleet import Lane
+from airflow_dlaws.local.fleet import Fleet
 from airflow_dlaws.local.http_pool import ContainerAnswer
 from airflow_dlaws.local.metric_store import MetricName
+from airflow_dlaws.local.model_server import ModelServer
+from airflow_dlaws.local.shadow import Mirrors, shadow_for
 
 NAMESPACE = "AWS/SageMaker"
 
@@ -52,6 +54,7 @@ class Invocations:
 
     def __init__(self, context: LocalContext, find: Callable[[str, RequestContext], Endpoint | None]) -> None:
         self._context, self._find = context, find
+        self._mirrors = Mirrors()
 
     def invoke(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
         """Answer InvokeEndpoint.
@@ -66,17 +69,34 @@ class Invocations:
         with endpoint.traffic.lane(parameters.get("TargetVariant")) as lane:
             if lane is None:
                 raise _no_lane(endpoint, parameters.get("TargetVariant"))
-            outcome = _exchange(lane, parameters)
-            self._measure(endpoint, lane, outcome, time.perf_counter() - began, request)
+            outcome = _exchange(lane.server, parameters)
+            self._measure(endpoint, lane.fleet, lane.server, outcome, time.perf_counter() - began, request)
+            if shadow := shadow_for(lane.fleet, lane.server.spec.weight):
+                self._mirrors.send(shadow, lambda: self._shadow(endpoint, lane.fleet, shadow, parameters, request))
             if outcome.answer is None or not 200 <= outcome.answer.status < 300:
                 raise _model_error(endpoint, outcome, request)
-            self._capture(lane, parameters, outcome.answer)
+            self._capture(lane.fleet, lane.server, parameters, outcome.answer)
         return {
             "Body": outcome.answer.body,
             "ContentType": outcome.answer.content_type,
             "InvokedProductionVariant": lane.server.spec.name,
             "CustomAttributes": outcome.answer.custom_attributes,
         }
+
+    def _shadow(
+        self,
+        endpoint: Endpoint,
+        fleet: Fleet,
+        server: ModelServer,
+        parameters: dict[str, Any],
+        request: RequestContext,
+    ) -> None:
+        """Send a copy to the shadow: measured and captured under its own name, answered to nobody."""
+        began = time.perf_counter()
+        outcome = _exchange(server, parameters)
+        self._measure(endpoint, fleet, server, outcome, time.perf_counter() - began, request)
+        if outcome.answer is not None and 200 <= outcome.answer.status < 300:
+            self._capture(fleet, server, parameters, outcome.answer)
 
     def _existing(self, name: str, request: RequestContext) -> Endpoint:
         endpoint = self._find(name, request)
@@ -85,34 +105,38 @@ class Invocations:
         return endpoint
 
     def _measure(
-        self, endpoint: Endpoint, lane: Lane, outcome: Outcome, seconds: float, request: RequestContext
+        self,
+        endpoint: Endpoint,
+        fleet: Fleet,
+        server: ModelServer,
+        outcome: Outcome,
+        seconds: float,
+        request: RequestContext,
     ) -> None:
         values = (
             ("Invocations", 1.0, "None"),
-            ("InvocationsPerInstance", 1.0 / lane.server.spec.instance_count, "None"),
+            ("InvocationsPerInstance", 1.0 / server.spec.instance_count, "None"),
             ("Invocation4XXErrors", float(400 <= outcome.status < 500), "None"),
             ("Invocation5XXErrors", float(outcome.status >= 500), "None"),
             ("InvocationModelErrors", float(not 200 <= outcome.status < 300), "None"),
             ("ModelLatency", round(outcome.model_seconds * 1e6), "Microseconds"),
             ("OverheadLatency", round((seconds - outcome.model_seconds) * 1e6), "Microseconds"),
         )
-        variant = (("EndpointName", endpoint.name), ("VariantName", lane.server.spec.name))
-        with_config = (("EndpointConfigName", lane.fleet.config.name), *variant)
+        variant = (("EndpointName", endpoint.name), ("VariantName", server.spec.name))
+        with_config = (("EndpointConfigName", fleet.config.name), *variant)
         samples = [
             (MetricName(NAMESPACE, name, dimensions), value, unit)
             for dimensions in (variant, with_config)
             for name, value, unit in values
         ]
-        metric_store(request.region, request.account).record(
-            samples, int(time.time()), lane.fleet.config.metric_resolution
-        )
+        metric_store(request.region, request.account).record(samples, int(time.time()), fleet.config.metric_resolution)
 
-    def _capture(self, lane: Lane, parameters: dict[str, Any], answer: ContainerAnswer) -> None:
-        capture = lane.fleet.capture
+    def _capture(self, fleet: Fleet, server: ModelServer, parameters: dict[str, Any], answer: ContainerAnswer) -> None:
+        capture = fleet.capture
         if capture is None:
             return
         capture.offer(
-            lane.server.spec.name,
+            server.spec.name,
             request=Message(content_type=parameters.get("ContentType", ""), body=parameters.get("Body", b"")),
             answer=Message(content_type=answer.content_type, body=answer.body),
             inference_id=parameters.get("InferenceId"),
@@ -120,12 +144,12 @@ class Invocations:
         )
 
 
-def _exchange(lane: Lane, parameters: dict[str, Any]) -> Outcome:
+def _exchange(server: ModelServer, parameters: dict[str, Any]) -> Outcome:
     headers = {header: parameters[member] for member, header in _FORWARDED.items() if member in parameters}
     began = time.perf_counter()
     answer, status, message = None, 503, ""
     try:
-        answer = lane.server.invoke(parameters.get("Body", b""), headers)
+        answer = server.invoke(parameters.get("Body", b""), headers)
         status = answer.status
     except TimeoutError:
         status, message = 504, _TIMED_OUT

@@ -26,8 +26,8 @@ from airflow_dlaws.operators.rollout_order import RolloutOrderOptions, names_for
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.result import RolloutOutcome, RolloutResult, explain
+from airflow_dlaws.rollout.rules import Action
 from airflow_dlaws.rollout.state import Cause, Step
-from airflow_dlaws.rollout.transitions import Action
 from airflow_dlaws.triggers.pause import PauseTrigger
 
 if TYPE_CHECKING:

@@ -50,6 +50,7 @@ class RolloutOrderOptions(RolloutPlanOptions):
         stay, the previous one included, with their models; None deletes nothing.
     """
 
+    _also_in_plan = ("initial_instance_count",)
     template_fields: Sequence[str] = (
         "endpoint_name",
         "model_package_arn",
@@ -140,6 +141,7 @@ def names_for(identity: TaskIdentity, order: RolloutOrder) -> RolloutNames:
         model_name=identity.name(digest, role="model"),
         config_name=identity.name(digest, role="config"),
         rehearsal_name=identity.name(digest, role="rehearsal"),
+        shadow_config_name=identity.name(digest, role="shadow"),
         owner=f"{identity.deployment}/{identity.dag_id}/{identity.run_id}/{identity.task_id}{index}".strip("/"),
         digest=digest,
     )

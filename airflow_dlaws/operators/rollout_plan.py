@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.limits import is_template
@@ -32,14 +32,29 @@ PLAN_FIELDS = (
     "min_requests",
     "on_no_traffic",
     "alarm_error_rate",
+    "maximum_batch_percent",
+    "rollback_maximum_batch_percent",
+    "shadow_seconds",
+    "shadow_percent",
+    "smallest_agreement",
+    "agreement_tolerance",
+    "capture_lag_seconds",
 )
 
 
 class RolloutPlanOptions(DlawsOperator):
     """How traffic moves to the new model, what counts as harm, and how long all may take.
 
-    :param strategy: "canary", "linear" or "all_at_once".
+    :param strategy: "canary", "linear", "all_at_once" or "rolling" (batches of instances, without a second fleet).
     :param canary_percent: 1 to 50; :param linear_step_percent: 10 to 50.
+    :param maximum_batch_percent: rolling replaces so much at a time, 5 to 50, in whole instances.
+    :param rollback_maximum_batch_percent: rolling goes back by so much at a time.
+    :param shadow_seconds: before any user sees it, the new model gets copies of the requests for so long; 0 is not at
+        all. Its answers must then be proven to agree with production's, and neither fail nor come later.
+    :param shadow_percent: share of the requests that is copied.
+    :param smallest_agreement: the share of its answers that must agree, 0.5 to 0.999.
+    :param agreement_tolerance: two numbers agree within this share of the larger one.
+    :param capture_lag_seconds: how long captured answers may still come once shadow_seconds are over.
     :param wait_seconds: how long a partial step is watched.
     :param termination_wait_seconds: how long blue is kept after green has all traffic (all_at_once: watched then).
     :param maximum_execution_seconds: AWS rolls back after this; by default the waits plus 30 minutes.
@@ -59,6 +74,9 @@ class RolloutPlanOptions(DlawsOperator):
     :param timeout: after this the rollout goes back; seconds or timedelta, by default AWS's limit plus 30 minutes.
     :param poll_interval: seconds between two looks.
     """
+
+    #: Arguments of others that the plan is made of as well.
+    _also_in_plan: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -80,6 +98,13 @@ class RolloutPlanOptions(DlawsOperator):
         min_requests: int | str = 50,
         on_no_traffic: str = "rollback",
         alarm_error_rate: float | str = 0.5,
+        maximum_batch_percent: int | str = 25,
+        rollback_maximum_batch_percent: int | str = 100,
+        shadow_seconds: int | str = 0,
+        shadow_percent: int | str = 100,
+        smallest_agreement: float | str = 0.9,
+        agreement_tolerance: float | str = 0.05,
+        capture_lag_seconds: float | str = 600,
         on_kill: str = "rollback",
         timeout: float | timedelta | None = None,
         poll_interval: float = 30,
@@ -95,20 +120,27 @@ class RolloutPlanOptions(DlawsOperator):
         self.judge_predictions, self.largest_prediction_shift = judge_predictions, largest_prediction_shift
         self.business_metric = business_metric
         self.on_no_traffic, self.alarm_error_rate = on_no_traffic, alarm_error_rate
+        self.maximum_batch_percent = maximum_batch_percent
+        self.rollback_maximum_batch_percent = rollback_maximum_batch_percent
+        self.shadow_seconds, self.shadow_percent = shadow_seconds, shadow_percent
+        self.smallest_agreement, self.agreement_tolerance = smallest_agreement, agreement_tolerance
+        self.capture_lag_seconds = capture_lag_seconds
         self.kill_policy, self.timeout, self.poll_interval = on_kill, timeout, poll_interval
 
     def _plan(self) -> RolloutPlan:
         values = {name: getattr(self, name) for name in PLAN_FIELDS}
+        # Batches of a rolling update are counted in instances.
+        values["instance_count"] = getattr(self, "initial_instance_count", 1)
         return plan_from_text({**values, "look_seconds": self.poll_interval})
 
     def _timeout_seconds(self, plan: RolloutPlan) -> float:
         if self.timeout is None:
-            return float(plan.execution_seconds + _DEFAULT_MARGIN_SECONDS)
+            return float(plan.shadow_execution_seconds + plan.execution_seconds + _DEFAULT_MARGIN_SECONDS)
         return self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
 
     def _refuse_bad_plan(self) -> None:
         """Refuse at parse time what is known by then to be wrong."""
         if self.kill_policy not in list(OnKill):
             raise SpecificationError(f"on_kill={self.kill_policy!r}: give {' or '.join(OnKill)}")
-        if not any(is_template(getattr(self, name)) for name in PLAN_FIELDS):
+        if not any(is_template(getattr(self, name)) for name in (*PLAN_FIELDS, *self._also_in_plan)):
             self._plan()

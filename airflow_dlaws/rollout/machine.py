@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from airflow_dlaws.rollout.analysis import Verdict
 from airflow_dlaws.rollout.plan import OnNoTraffic, RolloutPlan
 from airflow_dlaws.rollout.rehearsal import RehearsalVerdict
+from airflow_dlaws.rollout.rules import Action, Rule, Situation, When
+from airflow_dlaws.rollout.shadow import ShadowVerdict
 from airflow_dlaws.rollout.state import (
     Cause,
     EndpointStatus,
@@ -22,7 +24,7 @@ from airflow_dlaws.rollout.state import (
     WishKind,
     is_final,
 )
-from airflow_dlaws.rollout.transitions import TRANSITIONS, Action, Rule, Situation, When
+from airflow_dlaws.rollout.transitions import TRANSITIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Decision:
 
 
 #: A rollback for one of these is a verdict on the evidence, not on the model.
-_INCONCLUSIVE_CAUSES = frozenset({Cause.NO_TRAFFIC, Cause.UNMEASURED})
+_INCONCLUSIVE_CAUSES = frozenset({Cause.NO_TRAFFIC, Cause.UNMEASURED, Cause.SHADOW_UNCLEAR})
 
 
 def decide(plan: RolloutPlan, state: RolloutState, observation: Observation, now: float) -> Decision:
@@ -69,13 +71,26 @@ def situation_of(state: RolloutState, endpoint: EndpointView | None) -> Situatio
     if endpoint.status is EndpointStatus.IN_SERVICE and not endpoint.pending_config_name:
         if endpoint.config_name == requested:
             return Situation.ON_REQUESTED
+        if endpoint.config_name == state.shadow_config:
+            return Situation.ON_SHADOW
         return Situation.ON_PREVIOUS if endpoint.config_name == state.previous_config else Situation.ON_OTHER
+    if _is_shadow_moving(state, endpoint):
+        return Situation.SHADOW_MOVING
     ours = endpoint.pending_config_name == requested or (
         # A summary may be missing for a moment; a movement right after we asked for one is ours.
         not endpoint.pending_config_name and state.step in (Step.SHIFTING, Step.ROLLING_BACK)
     )
     moving = endpoint.status in (EndpointStatus.UPDATING, EndpointStatus.IN_SERVICE)
     return Situation.MOVING if moving and ours else Situation.BUSY
+
+
+def _is_shadow_moving(state: RolloutState, endpoint: EndpointView) -> bool:
+    if endpoint.status not in (EndpointStatus.UPDATING, EndpointStatus.IN_SERVICE) or not state.shadow_config:
+        return False
+    pending = endpoint.pending_config_name
+    # A summary may be missing for a moment.
+    unsaid = not pending and state.step is Step.SHADOWING and endpoint.config_name == state.previous_config
+    return pending == state.shadow_config or (unsaid and state.shadow_passed_at is None)
 
 
 _BROKEN_STATUSES: Mapping[EndpointStatus, Situation] = {
@@ -106,7 +121,10 @@ def _noticed(state: RolloutState, observation: Observation, now: float) -> Rollo
     blind_since = (state.blind_since or now) if observation.blind else None
     seen = state.evidence if observation.blind else observation.evidence
     loud = [alarm for alarm in observation.alarms if alarm.state == "ALARM"]
+    on_shadow = situation_of(state, endpoint) is Situation.ON_SHADOW
     return state.but(
+        shadow_since=now if on_shadow and state.shadow_since is None else state.shadow_since,
+        shadow=observation.shadow or state.shadow,
         # A wish that was heard stays: its file may be gone at the next look.
         wish=observation.wish or state.wish,
         traffic_since=traffic_since,
@@ -127,6 +145,8 @@ def _after(rule: Rule, plan: RolloutPlan, state: RolloutState, reason: str, now:
     goes_back = then in (Step.ROLLING_BACK, Step.RESTORING)
     if goes_back and state.rollback_deadline is None:
         changes["rollback_deadline"] = now + plan.rollback_seconds
+    if rule.action is Action.UNSHADOW and state.shadow_passed_at is None:
+        changes["shadow_passed_at"] = now
     if is_final(then) or (goes_back and state.cause is Cause.NONE):
         changes["reason"] = reason
     return state.but(**changes)
@@ -143,7 +163,7 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
     rehearsal = state.rehearsal.verdict if state.rehearsal else RehearsalVerdict.PASSED
     at_gate = state.traffic_since is not None and now >= state.traffic_since + plan.gate_seconds
     blind_too_long = state.blind_since is not None and now >= state.blind_since + plan.blind_seconds
-    answers = {
+    answers = _shadow_answers(plan, state, now) | {
         When.ALWAYS: True,
         When.HARM: evidence.verdict is Verdict.HARM,
         When.ABORT: _wished(state, WishKind.ABORT),
@@ -159,6 +179,22 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
         When.FIRST_DEPLOYMENT: not state.previous_config,
     }
     return answers[when]
+
+
+def _shadow_answers(plan: RolloutPlan, state: RolloutState, now: float) -> dict[When, bool]:
+    verdict = state.shadow.verdict if state.shadow else ShadowVerdict.INCONCLUSIVE
+    ends = (now if state.shadow_since is None else state.shadow_since) + plan.shadow_seconds
+    unclear = verdict is ShadowVerdict.INCONCLUSIVE
+    waived = _wished(state, WishKind.PROMOTE) or (
+        plan.on_no_traffic is OnNoTraffic.PROMOTE and now >= ends + plan.capture_lag_seconds
+    )
+    return {
+        When.SHADOW_FIRST: plan.shadow_seconds > 0 and bool(state.shadow_config) and state.shadow_passed_at is None,
+        When.SHADOW_WORSE: verdict is ShadowVerdict.WORSE,
+        When.SHADOW_PASSES: (verdict is ShadowVerdict.GOOD and now >= ends) or (unclear and waived),
+        When.SHADOW_UNCLEAR: unclear and now >= ends + plan.capture_lag_seconds,
+        When.SHADOW_PASSED: state.shadow_passed_at is not None,
+    }
 
 
 def _wished(state: RolloutState, kind: WishKind) -> bool:
@@ -182,6 +218,8 @@ def _words(state: RolloutState, observation: Observation) -> dict[str, str]:
         "alarms": loud or "none of this rollout's alarms is on",
         "evidence": state.evidence.reason,
         "blind": observation.blind,
+        "shadow": state.shadow.reason if state.shadow else "nothing was compared yet",
+        "shadow_config": state.shadow_config or "(none)",
         "why": state.reason,
         "rehearsal": state.rehearsal.reason if state.rehearsal else "",
         "wish": state.wish.sentence if state.wish else "nobody asked for anything",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import limits
-from airflow_dlaws.rollout.plan import RolloutPlan
+from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
 
 #: EndpointName, VariantName: letters, digits, single dashes, 63 characters.
 _NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,62}")
@@ -73,10 +73,16 @@ class RolloutOrder:
             )
         if self.sample_requests is not None:
             limits.check_s3_uri("sample_requests", self.sample_requests)
-        if self.timeout_seconds <= self.plan.bake_seconds:
+        watched = self.plan.bake_seconds + self.plan.shadow_seconds
+        if self.timeout_seconds <= watched:
             raise SpecificationError(
                 f"timeout={self.timeout_seconds:g} s is over before the new model was watched for "
-                f"{self.plan.bake_seconds} s: raise timeout, or shorten the waits"
+                f"{watched} s: raise timeout, or shorten the waits"
+            )
+        if self.plan.strategy is Strategy.ROLLING and self.plan.instance_count != self.initial_instance_count:
+            raise SpecificationError(
+                f"the plan counts batches of {self.plan.instance_count} instance(s), and initial_instance_count is "
+                f"{self.initial_instance_count}: make them equal"
             )
 
 
@@ -99,3 +105,5 @@ class RolloutNames:
     owner: str
     #: Tells the same task's lives apart in tags and messages.
     digest: str
+    #: The configuration in which the new model is a shadow.
+    shadow_config_name: str = ""

@@ -19,6 +19,8 @@ from airflow_dlaws.rollout.business import BusinessMetric, read_metric
 LARGEST_CANARY_PERCENT = 50
 #: TrafficRoutingConfig: "linear step size must be 10-50% of the variant's total instance count".
 LINEAR_STEP_PERCENT = range(10, 51)
+#: RollingUpdatePolicy: "value must be between 5% to 50% of the variant's total instance count".
+BATCH_PERCENT = range(5, 51)
 #: WaitIntervalInSeconds and TerminationWaitInSeconds.
 LONGEST_WAIT_SECONDS = 3600
 #: MaximumExecutionTimeoutInSeconds.
@@ -26,8 +28,21 @@ SHORTEST_EXECUTION_SECONDS = 600
 LONGEST_EXECUTION_SECONDS = 28800
 #: What starting green's instances may take on top of the waits; loading a large image and model takes 10 to 20 minutes.
 PROVISIONING_SECONDS = 1800
+#: What each further batch of a rolling update may take on top: the image is cached by then, mostly.
+BATCH_SECONDS = 600
+#: A shadow test of AWS's own may last 30 days; a rollout holds its endpoint's lock all the while.
+LONGEST_SHADOW_SECONDS = 7 * 86400
 #: The period of the verdict alarm: how long CloudWatch may take to see that we said no.
 _ALARM_SECONDS = 10
+
+
+#: A DeploymentConfig that moves everything at once and waits for nothing.
+AT_ONCE: dict[str, Any] = {
+    "BlueGreenUpdatePolicy": {
+        "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0},
+        "TerminationWaitInSeconds": 0,
+    }
+}
 
 
 class Strategy(enum.StrEnum):
@@ -36,6 +51,8 @@ class Strategy(enum.StrEnum):
     ALL_AT_ONCE = "all_at_once"
     CANARY = "canary"
     LINEAR = "linear"
+    #: Batches of blue's instances are replaced by green's, without a second fleet.
+    ROLLING = "rolling"
 
 
 class OnNoTraffic(enum.StrEnum):
@@ -62,9 +79,15 @@ class RolloutPlan:
     canary_percent: int = 10
     #: Share of the fleet that each step adds (linear), in per cent.
     linear_step_percent: int = 25
-    #: How long each partial step is watched before the next (canary, linear).
+    #: Share of the instances that each batch replaces (rolling), in per cent; taken in whole instances, at least one.
+    maximum_batch_percent: int = 25
+    #: Share of the instances that go back at a time (rolling), in per cent.
+    rollback_maximum_batch_percent: int = 100
+    #: How many instances green will have: what batches of a rolling update are counted in.
+    instance_count: int = 1
+    #: How long each partial step is watched before the next (canary, linear, rolling).
     wait_seconds: int = 600
-    #: How long blue is kept after green has all traffic; all_at_once is watched only then.
+    #: How long blue is kept after green has all traffic; all_at_once is watched only then, rolling never.
     termination_wait_seconds: int = 300
     #: AWS rolls back by itself when the update takes longer; None gives the waits plus 30 minutes.
     maximum_execution_seconds: int | None = None
@@ -90,6 +113,16 @@ class RolloutPlan:
     on_no_traffic: OnNoTraffic = OnNoTraffic.ROLLBACK
     #: CloudWatch itself rolls back at this 5xx rate of green in two successive minutes, with or without Airflow.
     alarm_error_rate: float = 0.5
+    #: For how long green gets copies of the requests as a shadow before any user sees it; 0 is not at all.
+    shadow_seconds: int = 0
+    #: Share of the requests that are copied to it, in per cent.
+    shadow_percent: int = 100
+    #: The share of the shadow's answers that must agree with production's.
+    smallest_agreement: float = 0.9
+    #: Two numbers agree within this share of the larger one; labels and whole numbers agree only if they are equal.
+    agreement_tolerance: float = 0.05
+    #: How long after the shadow's time captured answers may still come: SageMaker delivers them within minutes.
+    capture_lag_seconds: float = 600.0
     #: Time between two looks.
     look_seconds: float = 30.0
     #: How long metrics may be unreadable in a row before the rollout goes back.
@@ -101,6 +134,13 @@ class RolloutPlan:
         checks: Sequence[tuple[str, float, float, float]] = (
             ("canary_percent", self.canary_percent, 1, LARGEST_CANARY_PERCENT),
             ("linear_step_percent", self.linear_step_percent, LINEAR_STEP_PERCENT[0], LINEAR_STEP_PERCENT[-1]),
+            ("maximum_batch_percent", self.maximum_batch_percent, BATCH_PERCENT[0], BATCH_PERCENT[-1]),
+            ("rollback_maximum_batch_percent", self.rollback_maximum_batch_percent, 1, 100),
+            ("shadow_seconds", self.shadow_seconds, 0, LONGEST_SHADOW_SECONDS),
+            ("shadow_percent", self.shadow_percent, 1, 100),
+            ("smallest_agreement", self.smallest_agreement, 0.5, 0.999),
+            ("agreement_tolerance", self.agreement_tolerance, 0, 1),
+            ("capture_lag_seconds", self.capture_lag_seconds, 0, 86400),
             ("wait_seconds", self.wait_seconds, 0, LONGEST_WAIT_SECONDS),
             ("termination_wait_seconds", self.termination_wait_seconds, 0, LONGEST_WAIT_SECONDS),
             ("smallest_harm", self.smallest_harm, 1.05, 20),
@@ -117,6 +157,12 @@ class RolloutPlan:
         for name, value, low, high in checks:
             if not low <= value <= high:
                 raise SpecificationError(f"{name}={value} is outside what is allowed, {low} to {high}: change {name}")
+        if self.strategy is Strategy.ROLLING and self.batch_instances * 2 > self.instance_count:
+            raise SpecificationError(
+                f"strategy rolling replaces {self.batch_instances} of {self.instance_count} instance(s) at a time, and "
+                f"AWS allows at most {BATCH_PERCENT[-1]} %: raise initial_instance_count to 2 or more, or use another "
+                "strategy"
+            )
         if self.bake_seconds == 0:
             raise SpecificationError(
                 f"strategy {self.strategy} with {self._bake_field}=0 leaves no time to look at the new model: "
@@ -139,8 +185,15 @@ class RolloutPlan:
     @property
     def first_share(self) -> float:
         """Green's share of the traffic while it matters: in the first step."""
+        if self.strategy is Strategy.ROLLING:
+            return self.batch_instances / self.instance_count
         shares = {Strategy.CANARY: self.canary_percent, Strategy.LINEAR: self.linear_step_percent}
         return shares.get(self.strategy, 100) / 100
+
+    @property
+    def batch_instances(self) -> int:
+        """How many instances a rolling update replaces at a time."""
+        return max(1, self.instance_count * self.maximum_batch_percent // 100)
 
     @property
     def judged(self) -> dict[str, object]:
@@ -153,6 +206,8 @@ class RolloutPlan:
         """In how many steps green gets all the traffic."""
         if self.strategy is Strategy.LINEAR:
             return math.ceil(100 / self.linear_step_percent)
+        if self.strategy is Strategy.ROLLING:
+            return math.ceil(self.instance_count / self.batch_instances)
         return 2 if self.strategy is Strategy.CANARY else 1
 
     @property
@@ -165,10 +220,20 @@ class RolloutPlan:
         """AWS's own limit on the whole update (MaximumExecutionTimeoutInSeconds)."""
         if self.maximum_execution_seconds is not None:
             return self.maximum_execution_seconds
-        return max(SHORTEST_EXECUTION_SECONDS, self._waits + PROVISIONING_SECONDS)
+        batches = BATCH_SECONDS * (self.steps - 1) if self.strategy is Strategy.ROLLING else 0
+        return max(SHORTEST_EXECUTION_SECONDS, self._waits + PROVISIONING_SECONDS + batches)
+
+    @property
+    def shadow_execution_seconds(self) -> float:
+        """How long all of the shadow may take: bringing it up, watching it, late captures, and taking it away."""
+        if not self.shadow_seconds:
+            return 0.0
+        return self.shadow_seconds + self.capture_lag_seconds + 2 * PROVISIONING_SECONDS
 
     @property
     def _waits(self) -> int:
+        if self.strategy is Strategy.ROLLING:
+            return self.wait_seconds * self.steps
         return self.wait_seconds * (self.steps - 1) + self.termination_wait_seconds
 
     @property
@@ -190,6 +255,10 @@ class RolloutPlan:
 
     def deployment_config(self, alarm_names: Sequence[str]) -> dict[str, Any]:
         """Return UpdateEndpoint's DeploymentConfig for this plan, watched by `alarm_names`."""
+        rollback = {"Alarms": [{"AlarmName": name} for name in alarm_names]}
+        if self.strategy is Strategy.ROLLING:
+            policy = self._rolling_policy(self.wait_seconds)
+            return {"RollingUpdatePolicy": policy, "AutoRollbackConfiguration": rollback}
         traffic: dict[str, Any] = {"Type": self.strategy.upper(), "WaitIntervalInSeconds": self.wait_seconds}
         if self.strategy is Strategy.CANARY:
             traffic["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": self.canary_percent}
@@ -201,7 +270,23 @@ class RolloutPlan:
                 "TerminationWaitInSeconds": self.termination_wait_seconds,
                 "MaximumExecutionTimeoutInSeconds": self.execution_seconds,
             },
-            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarm_names]},
+            "AutoRollbackConfiguration": rollback,
+        }
+
+    def restore_config(self) -> dict[str, Any]:
+        """Return the DeploymentConfig by which we go back to blue ourselves: no bake, for blue served well before."""
+        if self.strategy is Strategy.ROLLING:
+            # Who has no instances for a second fleet has none for the way back either.
+            return {"RollingUpdatePolicy": self._rolling_policy(0)}
+        return AT_ONCE
+
+    def _rolling_policy(self, wait_seconds: int) -> dict[str, Any]:
+        # In per cent, for autoscaling may have given blue another number of instances than the plan counts on.
+        return {
+            "MaximumBatchSize": {"Type": "CAPACITY_PERCENT", "Value": self.maximum_batch_percent},
+            "RollbackMaximumBatchSize": {"Type": "CAPACITY_PERCENT", "Value": self.rollback_maximum_batch_percent},
+            "WaitIntervalInSeconds": wait_seconds,
+            "MaximumExecutionTimeoutInSeconds": self.execution_seconds,
         }
 
 
@@ -222,8 +307,13 @@ _READERS: Mapping[str, Any] = {
             "linear_step_percent",
             "wait_seconds",
             "termination_wait_seconds",
+            "maximum_batch_percent",
+            "rollback_maximum_batch_percent",
+            "instance_count",
             "maximum_execution_seconds",
             "min_requests",
+            "shadow_seconds",
+            "shadow_percent",
         ),
         int,
     ),

@@ -26,6 +26,7 @@ from airflow_dlaws.page import (
 )
 from airflow_dlaws.rollout.report import RolloutRecord, RolloutReport
 from airflow_dlaws.rollout.result import RolloutOutcome
+from airflow_dlaws.rollout.shadow import ShadowEvidence
 from airflow_dlaws.rollout.state import Look
 from airflow_dlaws.rollout.timeline import TimelineRow
 
@@ -49,6 +50,7 @@ def to_html(report: RolloutReport) -> str:
         result.reason or record.state.evidence.reason,
         tiles(_tiles(report)),
         section("What happened", _steps(record), _read_back(record)),
+        *([section("Shadow", *_shadow(shadow))] if (shadow := record.state.shadow) else []),
         section("Traffic", _share_chart(record), _traffic_chart(record)),
         section("Errors", _error_chart(record)),
         section("Latency", _latency_chart(record)),
@@ -85,6 +87,25 @@ def _tiles(report: RolloutReport) -> Iterator[tuple[str, str, str]]:
         yield "predictions differ by", f"{evidence.predictions.distance:.1%}", most
     odds = math.exp(min(evidence.log_evidence, 30.0))
     yield "evidence for harm", f"{odds:.3g} to 1", f"{1 / plan.alpha:.3g} to 1 rolls back"
+
+
+def _shadow(shadow: ShadowEvidence) -> Iterator[str]:
+    """Tell what was seen before any user met green."""
+    served, answers = shadow.served, shadow.answers
+    yield paragraph(f"{shadow.verdict.value}: {shadow.reason}.")
+    rows = [
+        (
+            "shadow (green)",
+            served.green_requests,
+            served.green_errors,
+            _per_cent(served.green_slow, served.green_timed),
+        ),
+        ("production", served.blue_requests, served.blue_errors, _per_cent(served.blue_slow, served.blue_timed)),
+    ]
+    yield wide(table(("variant", "requests", "answered 5xx", "slower than blue's 95 % before"), rows))
+    if answers.worst:
+        worst = [(pair.event, pair.production, pair.shadow) for pair in answers.worst]
+        yield wide(table(("request", "production answered", "the shadow answered"), worst))
 
 
 def _per_cent(part: int, whole: int) -> str:

@@ -67,6 +67,8 @@ def result_of(state: RolloutState, *, report_uri: str) -> RolloutResult:
 
 _CAUSES = {
     Cause.HARM: "the new model does harm",
+    Cause.SHADOW: "as a shadow the new model is worse than the one in service, and no user has seen it",
+    Cause.SHADOW_UNCLEAR: "the shadow gave no verdict, and no user has seen the new model",
     Cause.NO_TRAFFIC: "too few requests for a verdict on the new model",
     Cause.UNMEASURED: "the new model could not be measured",
     Cause.TIMEOUT: "the rollout took longer than the task's timeout",
@@ -84,17 +86,33 @@ def explain(state: RolloutState, *, report_uri: str) -> str:
     if state.step is Step.FAILED:
         return f"rollout of {state.model_package_arn} failed: {state.reason}. Report: {report_uri}"
     alarms = "".join(f"Alarm {alarm.name} was on: {_sentence(alarm.reason)} " for alarm in state.alarms)
-    seen = state.evidence
     advice = _ADVICE.get(state.cause, "Clear this task to try again.")
     return (
         f"endpoint {state.endpoint_name} serves {state.previous_config} again, not the requested "
         f"{state.requested_config} ({state.model_package_arn}): {_CAUSES[state.cause]}. {_sentence(state.reason)} "
+        f"{_counts(state)}{alarms}{advice} Report: {report_uri}"
+    )
+
+
+def _counts(state: RolloutState) -> str:
+    seen = state.evidence
+    if state.shadow and not seen.green_requests:
+        return ""  # green had no users: what its shadow saw stands in the reason
+    return (
         f"In the end green had failed {seen.green_errors} of {seen.green_requests} requests, "
-        f"blue {seen.blue_errors} of {seen.blue_requests}. {alarms}{advice} Report: {report_uri}"
+        f"blue {seen.blue_errors} of {seen.blue_requests}. "
     )
 
 
 _ADVICE = {
+    Cause.SHADOW: (
+        "If it is meant to answer otherwise, lower smallest_agreement; if it is meant to be slower, raise "
+        "smallest_slowdown; then clear this task."
+    ),
+    Cause.SHADOW_UNCLEAR: (
+        "Send traffic, raise shadow_seconds or shadow_percent, or lower smallest_agreement or min_requests; "
+        "then clear this task."
+    ),
     Cause.NO_TRAFFIC: (
         "Send traffic, bake longer (wait_seconds), lower min_requests, or set on_no_traffic='promote'; "
         "then clear this task."

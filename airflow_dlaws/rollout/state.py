@@ -11,6 +11,7 @@ from airflow_dlaws.rollout.latency import LatencyReference
 from airflow_dlaws.rollout.predictions import PredictionReference
 from airflow_dlaws.rollout.rehearsal import Rehearsal
 from airflow_dlaws.rollout.scaling import ScalingRecord
+from airflow_dlaws.rollout.shadow import ShadowEvidence
 from airflow_dlaws.rollout.stakes import Stakes
 
 
@@ -21,6 +22,10 @@ class Step(enum.StrEnum):
     STARTING = "starting"
     #: The endpoint is being created: its first deployment.
     CREATING = "creating"
+    #: Green gets copies of the requests, or will as soon as AWS has brought it up; users see blue's answers.
+    SHADOWING = "shadowing"
+    #: The shadow was good: the old configuration comes back, then traffic is shifted.
+    REMOVING_SHADOW = "removing_shadow"
     #: AWS moves traffic from blue to green, and we look.
     SHIFTING = "shifting"
     #: Our verdict alarm is on; AWS takes the traffic back.
@@ -36,6 +41,10 @@ class Step(enum.StrEnum):
 FINAL = frozenset({Step.PROMOTED, Step.ROLLED_BACK, Step.INCONCLUSIVE, Step.FAILED})
 
 
+#: In these green is a shadow, or has been until a moment ago.
+SHADOW_STEPS = frozenset({Step.SHADOWING, Step.REMOVING_SHADOW})
+
+
 def is_final(step: Step) -> bool:
     """Tell whether the rollout is over."""
     return step in FINAL
@@ -47,6 +56,10 @@ class Cause(enum.StrEnum):
     NONE = ""
     #: Measured, and bad.
     HARM = "harm"
+    #: As a shadow it failed, was slower or answered otherwise: no user ever saw it.
+    SHADOW = "shadow"
+    #: As a shadow it gave no verdict.
+    SHADOW_UNCLEAR = "shadow_unclear"
     #: Too few requests for a verdict.
     NO_TRAFFIC = "no_traffic"
     #: Metrics could not be read for too long.
@@ -148,6 +161,8 @@ class Observation:
     blind: str = ""
     #: What a person has asked for, if anybody has.
     wish: Wish | None = None
+    #: What was seen of the shadow at this look; None where there was none to see.
+    shadow: ShadowEvidence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +187,15 @@ class RolloutState:
     started_at: float
     #: When the task's time is up.
     deadline: float
-    #: When the update was asked for; None before.
+    #: The configuration in which green is a shadow; empty where the plan has no shadow.
+    shadow_config: str = ""
+    #: When the shadow was seen in service; None before.
+    shadow_since: float | None = None
+    #: When the shadow had shown that green may have users; None before.
+    shadow_passed_at: float | None = None
+    #: What was seen of the shadow.
+    shadow: ShadowEvidence | None = None
+    #: When the update (to the shadow, then to green) was asked for; None before.
     updated_at: float | None = None
     #: When green first had traffic.
     traffic_since: float | None = None

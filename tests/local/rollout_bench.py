@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import tarfile
 import threading
@@ -63,7 +64,7 @@ class Traffic:
     def __init__(self, aws: LocalAws, endpoint_name: str, *, per_second: float = 40.0, threads: int = 2) -> None:
         self.answers: Counter[str] = Counter()
         self._runtime, self._endpoint = aws.client("sagemaker-runtime"), endpoint_name
-        self._pause, self._stop = threads / per_second, threading.Event()
+        self._pause, self._stop, self._numbers = threads / per_second, threading.Event(), itertools.count()
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(threads)]
 
     def __enter__(self) -> Traffic:
@@ -77,14 +78,16 @@ class Traffic:
             thread.join()
 
     def _send(self) -> None:
-        while not self._stop.wait(self._pause):
-            self.answers[invoke(self._runtime, self._endpoint)] += 1
+        for number in self._numbers:
+            if self._stop.wait(self._pause):
+                return
+            self.answers[invoke(self._runtime, self._endpoint, number)] += 1
 
 
-def invoke(runtime: Any, endpoint_name: str) -> str:
+def invoke(runtime: Any, endpoint_name: str, number: int = 1) -> str:
     """Send one request; return who answered, or AWS's error code."""
     try:
-        answer = runtime.invoke_endpoint(EndpointName=endpoint_name, Body=b"1,2", ContentType="text/csv")
+        answer = runtime.invoke_endpoint(EndpointName=endpoint_name, Body=b"%d,2" % number, ContentType="text/csv")
     except ClientError as error:
         return str(error.response["Error"]["Code"])
     return str(json.loads(answer["Body"].read())["served_by"])
@@ -309,12 +312,21 @@ class RolloutBench:
         return json.loads(answer["Body"].read())
 
     def assert_tidy(self) -> None:
-        """No alarm, no lock and no throw-away endpoint is left, and autoscaling is as it was."""
+        """No alarm, no lock, no shadow and no throw-away endpoint is left, and autoscaling is as it was."""
         assert self.others() == []
         assert self.alarms() == []
         assert "lock.json" not in self.keys()
+        assert self.shadows() == []
         if self._scaled:
             assert self.scaling() == self._scaled
+
+    def shadows(self) -> list[str]:
+        """Return the configurations with a shadow that are left, the endpoint's own among them."""
+        names = {key.partition(".")[0] for key in self.keys()} - {"lock"}
+        pages = self.sagemaker.get_paginator("list_endpoint_configs").paginate()
+        there = {row["EndpointConfigName"] for page in pages for row in page["EndpointConfigs"]}
+        left = {self.record(name).state.shadow_config for name in names} & there
+        return sorted([*left, *(["in service"] if "ShadowProductionVariants" in self.describe() else [])])
 
 
 def remade(trigger: Any) -> Any:

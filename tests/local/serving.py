@@ -187,6 +187,13 @@ def deployment(kind: str, *alarms: str, wait: int = 0, end: int = 0, **sizes: An
     return {"BlueGreenUpdatePolicy": policy, **rollback}
 
 
+def rolling(size: dict[str, Any], *alarms: str, wait: int = 0, **changes: Any) -> dict[str, Any]:
+    """A DeploymentConfig that replaces batches of instances."""
+    policy = {"MaximumBatchSize": size, "WaitIntervalInSeconds": wait, **changes}
+    rollback = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarms]}} if alarms else {}
+    return {"RollingUpdatePolicy": policy, **rollback}
+
+
 def percent(value: int) -> dict[str, Any]:
     """A CapacitySize in per cent."""
     return {"Type": "CAPACITY_PERCENT", "Value": value}

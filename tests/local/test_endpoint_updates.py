@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from serving import VARIANT, Serving, Traffic, deployment, percent, variant
+from serving import VARIANT, Serving, Traffic, deployment, percent, rolling, variant
 
 from airflow_dlaws.local.process import LocalAws
 
@@ -94,6 +94,51 @@ def test_an_alarm_after_all_traffic_moved_still_brings_the_old_model_back(servin
     assert serving.served_by(endpoint) == "blue"
 
 
+def fleet_of_four(serving: Serving, name: str, **behaviour: Any) -> str:
+    """A configuration of four instances."""
+    return serving.config(variants=[variant(serving.model(name=name, **behaviour), InitialInstanceCount=4)])
+
+
+def running(one: dict[str, Any]) -> tuple[int, int]:
+    """How many instances of blue and of green run."""
+    pending = one["PendingDeploymentSummary"]["ProductionVariants"][0]["CurrentInstanceCount"]
+    return one["ProductionVariants"][0]["CurrentInstanceCount"], pending
+
+
+@pytest.mark.slow
+def test_a_rolling_update_replaces_batches_of_instances_and_loses_no_request(serving: Serving) -> None:
+    endpoint = serving.endpoint(fleet_of_four(serving, "blue"))
+    green = fleet_of_four(serving, "green")
+    with Traffic(serving, endpoint) as traffic:
+        serving.update(endpoint, green, DeploymentConfig=rolling(percent(25), wait=120))
+        first = serving.until(endpoint, lambda one: message(one).startswith("Baking"))
+        counts = traffic.more(60)
+        second = serving.until(endpoint, lambda one: running(one)[1] == 2)
+        assert serving.settled(endpoint)["EndpointConfigName"] == green
+        assert set(traffic.more(30)) == {"green"}
+    assert traffic.errors == []
+    assert running(first) == (4, 1)
+    assert running(second)[0] == 3
+    assert counts["blue"] > counts["green"] > 0
+
+
+def test_an_alarm_in_a_rolling_update_brings_the_old_instances_back_by_batches(serving: Serving) -> None:
+    blue = fleet_of_four(serving, "blue")
+    endpoint = serving.endpoint(blue)
+    alarm = serving.alarm()
+    with Traffic(serving, endpoint) as traffic:
+        config = rolling(percent(50), alarm, wait=3600, RollbackMaximumBatchSize=percent(25))
+        serving.update(endpoint, fleet_of_four(serving, "green"), DeploymentConfig=config)
+        serving.until(endpoint, lambda one: message(one).startswith("Baking"))
+        assert traffic.more(40)["green"] > 0
+        serving.cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="tripped by a test")
+        description = serving.settled(endpoint)
+        assert set(traffic.more(20)) == {"blue"}
+    assert traffic.errors == []
+    assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", blue)
+    assert description["ProductionVariants"][0]["CurrentInstanceCount"] == 4
+
+
 def test_an_alarm_that_rings_before_the_update_fails_it(serving: Serving) -> None:
     blue = serving.config_of("blue")
     endpoint = serving.endpoint(blue)
@@ -158,7 +203,7 @@ def test_a_second_update_is_refused_while_one_is_under_way(serving: Serving) -> 
         (deployment("CANARY", CanarySize=percent(60)), "less than or equal to 50%"),
         (deployment("LINEAR", LinearStepSize=percent(5)), "10-50%"),
         (deployment("ALL_AT_ONCE", "an-alarm-nobody-made"), "'an-alarm-nobody-made'"),
-        ({"RollingUpdatePolicy": {"MaximumBatchSize": percent(50), "WaitIntervalInSeconds": 0}}, "not supported"),
+        (rolling(percent(60)), "5-50%"),
     ],
 )
 def test_a_deployment_config_that_aws_would_refuse_is_refused_at_once(

@@ -74,6 +74,24 @@ def test_abort_takes_the_endpoint_back_and_the_task_says_who_asked(
 
 
 @pytest.mark.slow
+def test_abort_takes_a_shadow_away_also_where_airflow_is_gone(
+    bench: RolloutBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, blue, package = RolloutTask(), bench.live_config(), bench.package("green")
+    options = {"shadow_seconds": 2, "timeout": 3000}
+    deferred = bench.begin(package, task, **options)
+    bench.wait_until("it is there", lambda: bench.describe().get("ShadowProductionVariants"))
+    bench.wait_until("it is in service", lambda: bench.describe()["EndpointStatus"] == "InService")
+    code, told, _ = dlaws(capsys, bench, "abort")
+    assert (code, "is taken away" in told["done"]) == (0, True)
+    bench.wait_until("it is gone", lambda: bench.describe()["EndpointStatus"] == "InService")
+    assert bench.live_config() == blue
+    with pytest.raises(AirflowFailException, match="asked to abort"):
+        bench.go_on(deferred, package, task, **options)
+    bench.assert_tidy()
+
+
+@pytest.mark.slow
 def test_promote_stands_in_for_a_verdict_that_no_traffic_can_give(
     bench: RolloutBench, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,15 @@ def instances(value: int) -> dict[str, Any]:
     return {"Type": "INSTANCE_COUNT", "Value": value}
 
 
+def rolling(size: dict[str, Any], *, wait: int = 0, back: Any = None, timeout: int | None = None) -> dict[str, Any]:
+    policy = {"MaximumBatchSize": size, "WaitIntervalInSeconds": wait}
+    if back:
+        policy["RollbackMaximumBatchSize"] = back
+    if timeout:
+        policy["MaximumExecutionTimeoutInSeconds"] = timeout
+    return {"RollingUpdatePolicy": policy}
+
+
 def shares(config: dict[str, Any], count: int = 1) -> list[tuple[float, int]]:
     stages = guardrails.schedule(guardrails.read_plan(config), {"AllTraffic": count})
     return [(round(stage.green_share["AllTraffic"], 6), stage.wait_seconds) for stage in stages]
@@ -62,6 +71,20 @@ def test_the_last_linear_step_is_what_is_left() -> None:
     assert [share for share, _ in shares(deployment("LINEAR", LinearStepSize=percent(40)))] == [0.4, 0.8, 1.0]
 
 
+def test_rolling_replaces_whole_instances_and_bakes_after_each_batch() -> None:
+    assert shares(rolling(percent(30), wait=60), count=4) == [(0.25, 60), (0.5, 60), (0.75, 60), (1.0, 60)]
+    assert shares(rolling(instances(2), wait=60), count=5) == [(0.4, 60), (0.8, 60), (1.0, 60)]
+
+
+def test_a_rolling_update_goes_back_at_once_or_by_batches() -> None:
+    def back(config: dict[str, Any]) -> list[float]:
+        ways = guardrails.way_back(guardrails.read_plan(config), {"AllTraffic": 4}, {"AllTraffic": 0.75})
+        return [share["AllTraffic"] for share in ways]
+
+    assert back(rolling(percent(25))) == [0.0]
+    assert back(rolling(percent(25), back=percent(25))) == [0.5, 0.25, 0.0]
+
+
 @pytest.mark.parametrize(
     ("config", "count", "says"),
     [
@@ -75,7 +98,12 @@ def test_the_last_linear_step_is_what_is_left() -> None:
         (deployment("ALL_AT_ONCE", end=600, timeout=600), 1, "must be larger than the total waiting time"),
         (deployment("LINEAR", wait=300, timeout=800, LinearStepSize=percent(25)), 1, "(900)"),
         (deployment("ALL_AT_ONCE", alarms=11), 1, "at most 10"),
-        ({"RollingUpdatePolicy": {}}, 1, "RollingUpdatePolicy is not supported"),
+        (rolling(percent(51)), 10, "5-50%"),
+        (rolling(percent(4)), 30, "5-50%"),
+        (rolling(instances(1)), 1, "100% of the 1 instance"),
+        (rolling(instances(2), back=instances(5)), 4, "RollbackMaximumBatchSize"),
+        (rolling(percent(50), wait=300, timeout=600), 2, "(600)"),
+        ({**rolling(percent(50)), **deployment("ALL_AT_ONCE")}, 2, "not both"),
     ],
 )
 def test_what_aws_would_refuse_is_refused(config: dict[str, Any], count: int, says: str) -> None:
@@ -97,8 +125,14 @@ def test_what_aws_accepts_is_accepted(config: dict[str, Any], count: int) -> Non
 
 
 def test_guardrails_need_the_same_variant_names() -> None:
-    assert guardrails.shifts_traffic(["a", "b"], ["b", "a"])
-    assert not guardrails.shifts_traffic(["AllTraffic"], ["Blue"])
+    assert guardrails.shifts_traffic(DeploymentPlan(), ["a", "b"], ["b", "a"])
+    assert not guardrails.shifts_traffic(DeploymentPlan(), ["AllTraffic"], ["Blue"])
+
+
+def test_rolling_takes_no_endpoint_of_several_variants() -> None:
+    rolling_plan = guardrails.read_plan(rolling(percent(50)))
+    assert guardrails.shifts_traffic(rolling_plan, ["a"], ["a"])
+    assert not guardrails.shifts_traffic(rolling_plan, ["a", "b"], ["a", "b"])
 
 
 def test_messages_name_the_wait_and_the_capacity() -> None:

@@ -84,3 +84,11 @@ def test_bets_begin_where_the_bake_can_prove_harm_and_all_is_bet_whatever_the_tr
         assert sum(stakes.shares(dict.fromkeys(("errors", "latency", "predictions", "business"))).values()) == (
             pytest.approx(1.0)
         )
+
+
+def test_a_rolling_update_sees_what_its_first_batch_is_given() -> None:
+    rolling = RolloutPlan(strategy=Strategy.ROLLING, instance_count=4, maximum_batch_percent=40, wait_seconds=600)
+    linear = RolloutPlan(strategy=Strategy.LINEAR, linear_step_percent=25, wait_seconds=600)
+    traffic = Traffic(requests_per_minute=600, error_rate=0.01)
+    assert forecast(rolling, traffic) == forecast(linear, traffic)
+    assert forecast(rolling, traffic).green_requests_per_minute == 150

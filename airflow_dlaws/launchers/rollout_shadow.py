@@ -1,0 +1,217 @@
+"""Green as a shadow of the model in service: its endpoint configuration, what is seen of it, and its end.
+
+The configuration has production's variant as it is, the new model under `ShadowProductionVariants` (one of each is what
+AWS allows), and captures all requests of both. Sources: CreateEndpointConfig's API reference; developer guide, "Testing
+models with shadow variants".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.launchers.aws_errors import error_text, service_errors
+from airflow_dlaws.launchers.endpoint import EndpointPort, capture_config, capture_uri
+from airflow_dlaws.launchers.rollout_metrics import RolloutMetrics
+from airflow_dlaws.launchers.rollout_pairs import PairReader
+from airflow_dlaws.rollout.agreement import AgreementMeter
+from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
+from airflow_dlaws.rollout.plan import AT_ONCE
+from airflow_dlaws.rollout.shadow import ShadowEvidence, judge_shadow
+from airflow_dlaws.rollout.state import EndpointStatus, EndpointView, RolloutState
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+log = logging.getLogger(__name__)
+
+#: What of production's configuration belongs to all its variants, and stays.
+_KEPT = ("KmsKeyId", "ExecutionRoleArn", "VpcConfig", "EnableNetworkIsolation", "MetricsConfig", "ExplainerConfig")
+#: AWS watches the alarms for so long after the shadow came, so that a killed task's alarm is heard.
+_BAKE_SECONDS = 60
+
+
+class Shadow:
+    """The shadow of one rollout. `client` gives the boto3 client of a service."""
+
+    def __init__(self, client: Callable[[str], Any], order: RolloutOrder, names: RolloutNames) -> None:
+        self._sagemaker, self._order, self._names = client("sagemaker"), order, names
+        self._endpoint, self._store = EndpointPort(self._sagemaker), ObjectStore(client("s3"))
+        self._metrics = RolloutMetrics(
+            client("cloudwatch"), endpoint_name=order.endpoint_name, variant_name=order.variant_name
+        )
+        self._since = 0.0
+        self._meter = self._empty_meter()
+        self._reader: PairReader | None = None
+
+    @property
+    def variant_name(self) -> str:
+        """Another name than production's variant has."""
+        return "shadow" if self._order.variant_name.lower() != "shadow" else "shadow-of-new"
+
+    def begin(self, state: RolloutState, alarm_names: tuple[str, ...]) -> bool:
+        """Ask for the configuration with the shadow; return False where the endpoint is moving already.
+
+        :raises SpecificationError: the configuration in service cannot have a shadow.
+        """
+        self._ensure_config(state.previous_config)
+        bake = min(_BAKE_SECONDS, self._order.plan.shadow_seconds)
+        deployment = {
+            "BlueGreenUpdatePolicy": {**AT_ONCE["BlueGreenUpdatePolicy"], "TerminationWaitInSeconds": bake},
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarm_names]},
+        }
+        return self._endpoint.update(self._order.endpoint_name, state.shadow_config, deployment, keep_size=True)
+
+    def end(self, state: RolloutState) -> bool:
+        """Ask for the configuration that was in service before; return False where the endpoint is moving already."""
+        return self._endpoint.update(self._order.endpoint_name, state.previous_config, AT_ONCE, keep_size=True)
+
+    def is_seen(self, state: RolloutState, endpoint: EndpointView | None) -> bool:
+        """Tell whether the shadow is in service, so that there is something to compare."""
+        on_shadow = endpoint is not None and bool(state.shadow_config) and endpoint.config_name == state.shadow_config
+        return on_shadow and endpoint.status is EndpointStatus.IN_SERVICE  # type: ignore[union-attr]
+
+    def evidence(self, state: RolloutState, now: float) -> ShadowEvidence:
+        """Return what is seen of the shadow up to `now` (epoch seconds)."""
+        since = state.shadow_since or now
+        for pair in self._pairs(state, since).new_pairs():
+            self._meter.add(pair)
+        minutes = self._metrics.minutes(
+            green=state.shadow_config,
+            blue=state.shadow_config,
+            green_variant=self.variant_name,
+            since=since,
+            until=now,
+            latency=state.latency,
+        )
+        return judge_shadow(self._order.plan, minutes, self._meter.evidence, began=since, latency=state.latency)
+
+    def _empty_meter(self) -> AgreementMeter:
+        return AgreementMeter(self._order.plan.smallest_agreement, self._order.plan.agreement_tolerance)
+
+    def _pairs(self, state: RolloutState, since: float) -> PairReader:
+        if self._reader is None or since != self._since:
+            self._since, self._meter = since, self._empty_meter()
+            capture = self._described(state.shadow_config)["DataCaptureConfig"]
+            folder = S3Uri.parse(capture["DestinationS3Uri"]) / self._order.endpoint_name
+            self._reader = PairReader(
+                self._store, folder, production=self._order.variant_name, shadow=self.variant_name, since=since
+            )
+        return self._reader
+
+    def _ensure_config(self, blue: str) -> None:
+        """Create the configuration, or keep the one that an earlier try has made of the same configuration."""
+        found = self._described(blue)
+        if problem := _no_shadow_because(found):
+            raise SpecificationError(
+                f"shadow_seconds={self._order.plan.shadow_seconds}, but {blue} in service {problem}: set "
+                "shadow_seconds=0"
+            )
+        (production,) = found["ProductionVariants"]
+        weight = production.get("InitialVariantWeight") or 1.0
+        shadow = {
+            "VariantName": self.variant_name,
+            "ModelName": self._names.model_name,
+            "InstanceType": self._order.instance_type,
+            "InitialInstanceCount": self._order.initial_instance_count,
+            # The share of the requests that is copied is the ratio of the weights.
+            "InitialVariantWeight": weight * self._order.plan.shadow_percent / 100,
+        }
+        request = {
+            "EndpointConfigName": self._names.shadow_config_name,
+            "ProductionVariants": [production],
+            "ShadowProductionVariants": [shadow],
+            "DataCaptureConfig": self._capture(found.get("DataCaptureConfig") or {}),
+            "Tags": self._endpoint.tags(self._names),
+            **{member: found[member] for member in _KEPT if found.get(member)},
+        }
+        if not self._create(request) and self._described(request["EndpointConfigName"])["ProductionVariants"] != [
+            production
+        ]:
+            # An earlier try's: somebody has deployed since, and users must get what is in service now.
+            self._endpoint.delete_config(request["EndpointConfigName"])
+            self._create(request)
+
+    def _create(self, request: Mapping[str, Any]) -> bool:
+        """Create an endpoint configuration; return False where one of that name is there."""
+        with service_errors(f"create endpoint configuration {request['EndpointConfigName']}"):
+            try:
+                self._sagemaker.create_endpoint_config(**request)
+            except ClientError as error:
+                if "already exist" not in error_text(error):
+                    raise
+                return False
+        return True
+
+    def _capture(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Capture everything where production is captured already: who watches it for drift misses nothing."""
+        own = self._order.data_capture_s3_uri or str(S3Uri.parse(self._order.state_s3_uri) / "shadows")
+        where = before.get("DestinationS3Uri") or capture_uri(own, self._names.shadow_config_name)
+        key = {"KmsKeyId": before["KmsKeyId"]} if before.get("KmsKeyId") else {}
+        return {**capture_config(where, 100), **key}
+
+    def _described(self, config_name: str) -> Mapping[str, Any]:
+        with service_errors(f"describe endpoint configuration {config_name}"):
+            found: Mapping[str, Any] = self._sagemaker.describe_endpoint_config(EndpointConfigName=config_name)
+        return found
+
+    def clean_up(self, state: RolloutState) -> None:
+        """Delete the configuration with the shadow, unless the endpoint is on it or on its way to it."""
+        remove_shadow_config(self._sagemaker, state)
+
+
+def only_shadowed(state: RolloutState) -> bool:
+    """Tell whether the endpoint has had nothing but a shadow from this rollout."""
+    return bool(state.shadow_config) and state.shadow_passed_at is None
+
+
+def remove_shadow_config(sagemaker: Any, state: RolloutState) -> None:
+    """Delete the configuration with a rollout's shadow, unless its endpoint is on it or on its way to it."""
+    if not state.shadow_config or state.updated_at is None:
+        return
+    live = EndpointPort(sagemaker).describe(state.endpoint_name)
+    if live is None or state.shadow_config not in (live.config_name, live.pending_config_name):
+        EndpointPort(sagemaker).delete_config(state.shadow_config)
+
+
+def end_shadow(sagemaker: Any, state: RolloutState) -> bool:
+    """Ask for the configuration before, if the shadow is in service and nothing moves; tell whether that was done."""
+    port = EndpointPort(sagemaker)
+    live = port.describe(state.endpoint_name)
+    if live is None or live.config_name != state.shadow_config or live.status is not EndpointStatus.IN_SERVICE:
+        return False
+    return port.update(state.endpoint_name, state.previous_config, AT_ONCE, keep_size=True)
+
+
+def take_shadow_away(
+    sagemaker: Any, state: RolloutState, *, until: float, clock: Callable[[], float], sleep: Callable[[], None]
+) -> None:
+    """End a shadow that another rollout left on the endpoint: wait for what is moving, then bring production back.
+
+    :param until: epoch seconds; a shadow that is still there then is left to the caller's own checks.
+    """
+    port = EndpointPort(sagemaker)
+    while state.shadow_config and state.previous_config and clock() < until:
+        live = port.describe(state.endpoint_name)
+        if live is None or state.shadow_config not in (live.config_name, live.pending_config_name):
+            break
+        if end_shadow(sagemaker, state):
+            log.warning("taking away %s, left behind on %s", state.shadow_config, state.endpoint_name)
+        sleep()
+    remove_shadow_config(sagemaker, state)
+
+
+def _no_shadow_because(config: Mapping[str, Any]) -> str:
+    """Say why a configuration cannot be given a shadow; empty where it can."""
+    variants = config["ProductionVariants"]
+    if len(variants) != 1:
+        return f"has {len(variants)} production variants, and beside a shadow AWS allows one"
+    if config.get("ShadowProductionVariants"):
+        return "has a shadow variant already, and AWS allows one"
+    if config.get("AsyncInferenceConfig") or "ServerlessConfig" in variants[0]:
+        return "is asynchronous or serverless, which AWS gives no shadows"
+    if "ModelName" not in variants[0]:
+        return "serves inference components, which AWS gives no shadows"
+    return ""

@@ -1,0 +1,95 @@
+"""Which captured requests of production and of its shadow belong together."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from serving import Serving
+
+from airflow_dlaws.launchers.rollout_pairs import PairReader
+from airflow_dlaws.storage import ObjectStore, S3Uri
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def line(
+    request: str, answer: str, *, event: str = "", inference: str = "", at: datetime = NOON, kind: str = "CSV"
+) -> str:
+    """One captured request; without an event id of its own it gets a new one, as SageMaker gives each."""
+    ids = {"eventId": event or str(uuid.uuid4()), **({"inferenceId": inference} if inference else {})}
+    data = {
+        "endpointInput": {"observedContentType": "text/csv", "mode": "INPUT", "data": request, "encoding": "CSV"},
+        "endpointOutput": {"observedContentType": "text/csv", "mode": "OUTPUT", "data": answer, "encoding": kind},
+    }
+    metadata = {**ids, "inferenceTime": at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return json.dumps({"captureData": data, "eventMetadata": metadata, "eventVersion": "0"})
+
+
+class Capture:
+    """Captured files of one endpoint, and the reader of its pairs."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._s3, self._bucket, self._name = serving.s3, serving.bucket, f"e-{uuid.uuid4().hex[:8]}"
+        self.reader = PairReader(
+            ObjectStore(serving.s3),
+            S3Uri(self._bucket, f"captured/{self._name}"),
+            production="AllTraffic",
+            shadow="shadow",
+            since=NOON.timestamp(),
+        )
+
+    def deliver(self, variant: str, *lines: str, hour: datetime = NOON) -> None:
+        key = f"captured/{self._name}/{variant}/{hour:%Y/%m/%d/%H}/{uuid.uuid4()}.jsonl"
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body="\n".join(lines).encode())
+
+    def pairs(self) -> list[tuple[Any, ...]]:
+        found = self.reader.new_pairs()
+        return sorted((pair.event, *pair.production, *pair.shadow) for pair in found)
+
+
+@pytest.fixture
+def capture(serving: Serving) -> Capture:
+    return Capture(serving)
+
+
+def test_halves_meet_by_inference_id_by_event_id_and_by_their_request(capture: Capture) -> None:
+    capture.deliver(
+        "AllTraffic", line("1", "a", inference="x"), line("1", "b", inference="y"), line("2", "c", event="e")
+    )
+    capture.deliver("shadow", line("1", "B", inference="y"), line("1", "A", inference="x"), line("9", "C", event="e"))
+    assert capture.pairs() == [("e", "c", "C"), ("x", "a", "A"), ("y", "b", "B")]
+    capture.deliver("AllTraffic", line("7", "d", event="p"))
+    capture.deliver("shadow", line("7", "D"), line("8", "alone"))
+    assert capture.pairs() == [("p", "d", "D")]
+
+
+def test_equal_requests_make_as_many_pairs_as_both_have(capture: Capture) -> None:
+    capture.deliver("AllTraffic", *[line("1", "a", event=f"p{n}") for n in range(3)])
+    capture.deliver("shadow", *[line("1", "a") for _ in range(2)])
+    assert len(capture.pairs()) == 2
+
+
+def test_a_half_that_comes_late_completes_its_pair_and_no_pair_comes_twice(capture: Capture) -> None:
+    capture.deliver("AllTraffic", line("1", "a", event="p"))
+    assert capture.pairs() == []
+    later = NOON + timedelta(hours=1)
+    capture.deliver("shadow", line("1", "b", at=later), hour=later)
+    assert capture.pairs() == [("p", "a", "b")]
+    assert capture.pairs() == []
+
+
+def test_what_was_answered_before_the_shadow_came_and_what_is_no_capture_is_passed_over(capture: Capture) -> None:
+    before = NOON - timedelta(minutes=5)
+    capture.deliver("AllTraffic", line("1", "a", at=before), "no json", '{"captureData": 1}', line("2", "b", event="p"))
+    capture.deliver("shadow", line("1", "b", at=before), line("2", "b"), "")
+    assert capture.pairs() == [("p", "b", "b")]
+
+
+def test_an_answer_that_cannot_be_read_is_compared_as_it_is(capture: Capture) -> None:
+    capture.deliver("AllTraffic", line("1", "a", event="p"))
+    capture.deliver("shadow", line("1", "{broken", kind="JSON"))
+    assert capture.pairs() == [("p", "a", "{broken")]

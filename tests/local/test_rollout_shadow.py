@@ -1,0 +1,167 @@
+"""A rollout that begins with a shadow: users meet green only after it has answered their requests unseen, and well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from rollout_bench import RolloutBench, RolloutTask, Traffic, remade
+from running_task import aws_environment
+
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.rollout.result import RolloutOutcome
+from airflow_dlaws.rollout.state import Cause, Step
+
+IMAGES = Path(__file__).parent / "images"
+#: AWS's waits are a tenth of a second for each; the shadow's own time is ours, and real.
+QUICK: dict[str, Any] = {
+    "wait_seconds": 60,
+    "termination_wait_seconds": 5,
+    "shadow_seconds": 4,
+    "capture_lag_seconds": 20,
+    "poll_interval": 0.4,
+    "timeout": 300,
+}
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with LocalAws(
+        tmp_path_factory.mktemp("shadow-aws"), time_scale=0.1, images={"*/serve-test:*": IMAGES / "serve-test"}
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def served(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> RolloutBench:
+    """An endpoint with a model in service that tells numbers by their remainder."""
+    aws_environment(monkeypatch, aws)
+    bench = RolloutBench(aws)
+    bench.serve(bench.package("blue", labels=3))
+    return bench
+
+
+@pytest.mark.slow
+def test_a_shadow_that_agrees_goes_and_then_gets_users(served: RolloutBench) -> None:
+    with Traffic(served.aws, served.name) as traffic:
+        result = served.roll_out(served.package("green", labels=3), **QUICK)
+    assert result.outcome is RolloutOutcome.PROMOTED
+    assert served.live_config() == result.endpoint_config_name
+    assert set(traffic.answers) == {"blue", "green"}
+    record = served.record(result.endpoint_config_name)
+    steps = list(dict.fromkeys(look.step for look in record.looks))
+    assert steps == [Step.SHADOWING, Step.REMOVING_SHADOW, Step.SHIFTING, Step.PROMOTED]
+    shadow = record.state.shadow
+    assert shadow is not None
+    assert shadow.answers.pairs > 40
+    assert shadow.answers.agreement == 1.0
+    assert (shadow.served.green_errors, shadow.served.green_requests > 20) == (0, True)
+    # What green's users had counts from when they had it, not from its shadow.
+    assert result.green_requests < sum(traffic.answers.values())
+    served.assert_tidy()
+
+
+def test_a_shadow_that_answers_otherwise_never_gets_users(served: RolloutBench) -> None:
+    before = served.live_config()
+    with Traffic(served.aws, served.name) as traffic, pytest.raises(AirflowFailException) as failure:
+        served.roll_out(served.package("green", labels=3, flip_every=3), **QUICK)
+    message = str(failure.value)
+    assert "as a shadow the new model is worse than the one in service, and no user has seen it" in message
+    assert "requests agree with production's" in message
+    assert "the worst: " in message
+    assert "became" in message
+    page = served.s3.get_object(Bucket=served.name, Key=f"state/rollouts/{served.name}/{served.only_config()}.html")[
+        "Body"
+    ].read()
+    assert b"the shadow answered" in page
+    assert served.live_config() == before
+    assert set(traffic.answers) == {"blue"}
+    state = served.record(served.only_config()).state
+    assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.SHADOW)
+    served.assert_tidy()
+
+
+def test_a_shadow_that_fails_never_gets_users(served: RolloutBench) -> None:
+    before = served.live_config()
+    with Traffic(served.aws, served.name) as traffic, pytest.raises(AirflowFailException, match="as a shadow"):
+        served.roll_out(served.package("green", labels=3, fail_every=3), **QUICK)
+    assert served.live_config() == before
+    assert set(traffic.answers) == {"blue"}
+    assert served.record(served.only_config()).state.cause is Cause.SHADOW
+    served.assert_tidy()
+
+
+def test_a_shadow_that_saw_too_little_is_inconclusive(served: RolloutBench) -> None:
+    before = served.live_config()
+    with pytest.raises(AirflowFailException, match="the shadow gave no verdict") as failure:
+        served.roll_out(served.package("green", labels=3), **{**QUICK, "capture_lag_seconds": 1})
+    assert "raise shadow_seconds" in str(failure.value)
+    assert served.live_config() == before
+    assert served.record(served.only_config()).state.step is Step.INCONCLUSIVE
+    served.assert_tidy()
+
+
+def test_a_shadow_that_does_not_start_is_a_red_task(served: RolloutBench) -> None:
+    before = served.live_config()
+    with pytest.raises(AirflowFailException, match="without its shadow") as failure:
+        served.roll_out(served.package("green", exits=True), **QUICK)
+    assert "did not pass the ping health check" in str(failure.value)
+    assert served.live_config() == before
+    served.assert_tidy()
+
+
+@pytest.mark.parametrize("moment", ["it comes", "it is watched"])
+def test_killed_with_a_shadow_the_task_takes_it_away(served: RolloutBench, moment: str) -> None:
+    before, package = served.live_config(), served.package("green", labels=3)
+    options = {**QUICK, "shadow_seconds": 200, "timeout": 3000}
+    deferred = served.begin(package, RolloutTask("run-1"), **options)
+    reached = {
+        "it comes": lambda: served.describe().get("PendingDeploymentSummary"),
+        "it is watched": lambda: served.describe().get("ShadowProductionVariants"),
+    }
+    served.wait_until(moment, reached[moment])
+    if moment == "it is watched":
+        served.wait_until("it is in service", lambda: served.describe()["EndpointStatus"] == "InService")
+    asyncio.run(remade(deferred.trigger).on_kill())
+    assert served.live_config() == before
+    state = served.record(deferred.trigger.names["config_name"]).state
+    assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
+    served.assert_tidy()
+
+
+@pytest.mark.slow
+def test_a_shadow_that_a_dead_task_left_is_taken_away_by_the_next(served: RolloutBench) -> None:
+    before = served.live_config()
+    abandoned, green = served.package("abandoned", labels=3), served.package("green", labels=3)
+    served.begin(abandoned, RolloutTask(max_tries=0), **{**QUICK, "shadow_seconds": 200, "timeout": 3000})
+    served.wait_until("the shadow is there", lambda: served.describe().get("ShadowProductionVariants"))
+    served.wait_until("it is in service", lambda: served.describe()["EndpointStatus"] == "InService")
+    assert served.shadows() != []
+    with Traffic(served.aws, served.name):
+        result = served.roll_out(green, RolloutTask(max_tries=1, try_number=2), **QUICK)
+    assert result.outcome is RolloutOutcome.PROMOTED
+    assert result.previous_endpoint_config_name == before
+    served.assert_tidy()
+
+
+def test_an_endpoint_that_can_have_no_shadow_is_left_alone(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    aws_environment(monkeypatch, aws)
+    bench = RolloutBench(aws)
+    blue = bench.package("blue", labels=3)
+    bench.serve(blue)
+    config = bench.sagemaker.describe_endpoint_config(EndpointConfigName=bench.live_config())
+    other = {**config["ProductionVariants"][0], "VariantName": "theirs"}
+    name = f"{bench.name}-theirs"
+    bench.sagemaker.create_endpoint_config(
+        EndpointConfigName=name, ProductionVariants=config["ProductionVariants"], ShadowProductionVariants=[other]
+    )
+    bench.sagemaker.update_endpoint(EndpointName=bench.name, EndpointConfigName=name)
+    bench.wait_until("it is in service", lambda: bench.describe()["EndpointStatus"] == "InService")
+    with pytest.raises(AirflowFailException, match="has a shadow variant already"):
+        bench.roll_out(bench.package("green", labels=3), **QUICK)
+    assert bench.live_config() == name
+    assert bench.alarms() == []

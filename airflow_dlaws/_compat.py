@@ -89,16 +89,25 @@ def follow_only(context: Context, task_ids: str | Iterable[str]) -> None:
     BranchMixIn().do_branch(context, chosen or None)  # type: ignore[no-untyped-call]
 
 
+#: An event loop keeps no strong reference to what it runs.
+_being_asked: set[asyncio.Future[Any]] = set()
+
+
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run blocking code of a trigger in a thread where it may also ask Airflow for connections.
 
-    Before 3.3 the triggerer answers only on its own event loop; asgiref carries the question back to it.
+    Before 3.3 the triggerer answers only on its own event loop; asgiref carries the question back to it. There a
+    question that has been asked is heard to its end, though the trigger be cancelled: the next one would read its
+    answer ("Response read out of order"), and the whole triggerer end.
     """
     if TRIGGER_HAS_ON_KILL:
         return await asyncio.to_thread(function, *arguments)
     from asgiref.sync import sync_to_async
 
-    return await sync_to_async(function, thread_sensitive=False)(*arguments)
+    asking = asyncio.ensure_future(sync_to_async(function, thread_sensitive=False)(*arguments))
+    _being_asked.add(asking)
+    asking.add_done_callback(_being_asked.discard)
+    return await asyncio.shield(asking)
 
 
 async def cancelled_by_user(task_instance: Any) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from airflow_dlaws import _compat
 from airflow_dlaws.operators.base import DlawsOperator
@@ -32,3 +34,28 @@ def test_a_users_own_hook_is_called_all_the_same(monkeypatch: pytest.MonkeyPatch
     operator = DlawsOperator(task_id="task", post_execute=lambda context, result: heard.append(dict(result)))
     finish(operator, {"a": 1, "b": None})
     assert heard == [{"a": 1}]
+
+
+def test_before_3_3_a_question_is_heard_to_its_end_though_the_trigger_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_compat, "TRIGGER_HAS_ON_KILL", False)
+
+    async def scenario() -> list[str]:
+        asked, answer, heard = asyncio.Event(), asyncio.Event(), []
+
+        async def question() -> None:
+            asked.set()
+            await answer.wait()
+            heard.append("answer")
+
+        trigger = asyncio.create_task(_compat.in_thread(async_to_sync(question)))
+        await asyncio.wait_for(asked.wait(), 30)
+        trigger.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await trigger
+        answer.set()
+        await asyncio.wait_for(asyncio.gather(*_compat._being_asked), 30)
+        return heard
+
+    assert asyncio.run(scenario()) == ["answer"]

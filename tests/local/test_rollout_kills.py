@@ -32,6 +32,8 @@ QUICK = {
     "poll_interval": 0.1,
     "timeout": 300,
 }
+SHADOW = {"shadow_seconds": 1, "capture_lag_seconds": 0.2}
+ROLLING = {"strategy": "rolling", "maximum_batch_percent": 50, "initial_instance_count": 2}
 #: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
 STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "12"))
 PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
@@ -74,15 +76,15 @@ class Mortal:
 class Tries:
     """The tries of one rollout task, each in a process of its own."""
 
-    def __init__(self, bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> None:
-        self._bench, self._monkeypatch, self._promotes = bench, monkeypatch, promotes
+    def __init__(self, bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool, **options: Any) -> None:
+        self._bench, self._monkeypatch, self._promotes, self._options = bench, monkeypatch, promotes, options
         self._task, self._package = RolloutTask(), bench.package("green")
         self.blue = bench.live_config()
 
     def run(self, life: Mortal) -> bool:
         """Run one try; return whether it came to its end."""
         options = {**QUICK, "sns_topic_arn": self._bench.sns_topic, "sample_requests": self._bench.sample_file}
-        options["on_no_traffic"] = "promote" if self._promotes else "rollback"
+        options |= {"on_no_traffic": "promote" if self._promotes else "rollback", **self._options}
         operator = self._bench.operator(self._package, **options)
         made: dict[str, Any] = {}
 
@@ -144,24 +146,28 @@ def served(aws: LocalAws, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> Kill
     return KillBench(aws, inbox)
 
 
-def calls_in_peace(bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool) -> int:
+def calls_in_peace(bench: KillBench, monkeypatch: pytest.MonkeyPatch, *, promotes: bool, **options: Any) -> int:
     life = Mortal(None, heard=False)
-    assert Tries(bench, monkeypatch, promotes=promotes).run(life)
+    assert Tries(bench, monkeypatch, promotes=promotes, **options).run(life)
     return life.calls
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT)
-@pytest.mark.parametrize("promotes", [True, False], ids=["promoted", "taken back"])
+@pytest.mark.parametrize(
+    ("options", "promotes"),
+    [({}, True), ({}, False), (SHADOW, True), (SHADOW, False), (ROLLING, False)],
+    ids=["promoted", "taken back", "promoted after a shadow", "shadow taken back", "rolled back"],
+)
 def test_dying_at_any_call_leaves_a_rollout_that_the_next_try_ends(
-    served: KillBench, monkeypatch: pytest.MonkeyPatch, promotes: bool
+    served: KillBench, monkeypatch: pytest.MonkeyPatch, promotes: bool, options: dict[str, Any]
 ) -> None:
-    calls = calls_in_peace(served, monkeypatch, promotes=promotes)
+    calls = calls_in_peace(served, monkeypatch, promotes=promotes, **options)
     assert calls > 30
     random_ = random.Random(20261128)
     for dies_at in range(1 + random_.randrange(STRIDE), calls + 1, STRIDE):
         bench = KillBench(served.aws, served.inbox)
-        tries = Tries(bench, monkeypatch, promotes=promotes)
+        tries = Tries(bench, monkeypatch, promotes=promotes, **options)
         # A try of another length may end before the call at which it was to die: then there is nothing to survive.
         tries.run(Mortal(dies_at, heard=random_.random() < 0.5))
         tries.end()
@@ -173,7 +179,7 @@ def test_dying_twice_is_no_worse(served: KillBench, monkeypatch: pytest.MonkeyPa
     random_ = random.Random(7)
     for pair in range(PAIRS):
         bench = KillBench(served.aws, served.inbox)
-        tries = Tries(bench, monkeypatch, promotes=pair % 2 == 0)
+        tries = Tries(bench, monkeypatch, promotes=pair % 4 < 2, **(SHADOW if pair % 2 else {}))
         for _ in range(2):
             tries.run(Mortal(random_.randint(1, 50), heard=random_.random() < 0.5))
         tries.end()

@@ -82,25 +82,32 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
         yield started
 
 
+#: Two batches of two instances: most of the time both fleets serve.
+ROLLING = {"strategy": "rolling", "initial_instance_count": 4, "maximum_batch_percent": 50}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_promotions_and_rollbacks_lose_no_request(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{}, ROLLING], ids=["canary", "rolling"])
+def test_promotions_and_rollbacks_lose_no_request(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     aws_environment(monkeypatch, aws)
     bench = RolloutBench(aws)
     bench.serve(bench.package("first"))
     began, ends = time.monotonic(), Counter[str]()
     with Stream(aws, bench.name) as stream:
         for number in range(ROLLOUTS):
-            result = bench.roll_out(bench.package(f"good-{number}"))
+            result = bench.roll_out(bench.package(f"good-{number}"), **options)
             assert bench.live_config() == result.endpoint_config_name
             ends["promoted"] += 1
             with pytest.raises(AirflowFailException, match="harm"):
-                bench.roll_out(bench.package(f"bad-{number}", fail_every=2))
+                bench.roll_out(bench.package(f"bad-{number}", fail_every=2), **options)
             assert bench.live_config() == result.endpoint_config_name
             ends["rolled back"] += 1
     assert {record.state.step for record in records(bench)} == {Step.PROMOTED, Step.ROLLED_BACK}
     lost = {who: count for who, count in stream.answers.items() if not answered(who)}
-    write(stream.answers, ends, lost, time.monotonic() - began)
+    write(options.get("strategy", "canary"), stream.answers, ends, lost, time.monotonic() - began)
     assert lost == {}
     assert stream.answers["ModelError"] > 0
     assert sum(stream.answers.values()) > 20 * PER_SECOND * ROLLOUTS * 0.3
@@ -116,7 +123,7 @@ def records(bench: RolloutBench) -> list[Any]:
     return [bench.record(name) for name in sorted({*kept} - {"lock"})]
 
 
-def write(answers: Counter[str], ends: Counter[str], lost: dict[str, int], seconds: float) -> None:
+def write(strategy: str, answers: Counter[str], ends: Counter[str], lost: dict[str, int], seconds: float) -> None:
     """Leave the figures where the benchmark asked for them."""
     if not RESULTS:
         return
@@ -124,6 +131,7 @@ def write(answers: Counter[str], ends: Counter[str], lost: dict[str, int], secon
     for who, count in answers.items():
         kinds[who.partition("-")[0]] += count
     document = {
+        "strategy": strategy,
         "date": datetime.now(UTC).date().isoformat(),
         "requests_per_second": PER_SECOND,
         "rollouts": dict(ends),
@@ -132,5 +140,7 @@ def write(answers: Counter[str], ends: Counter[str], lost: dict[str, int], secon
         "lost": lost,
         "seconds": round(seconds),
     }
-    Path(RESULTS).write_text(json.dumps(document, indent=1) + "\n")
+    path = Path(RESULTS)
+    path = path if strategy == "canary" else path.with_stem(f"{path.stem}-{strategy}")
+    path.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))

@@ -24,7 +24,7 @@ LEVELS = (0.05, 0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 0.95, 0.99
 FEWEST_ANSWERS = 200
 #: Green slower as a whole, as powers of smallest_slowdown, and how much is bet on each: the smallest needs the head
 #: start most, for little tells it from healthy; a large one proves itself in a few answers.
-_SLOWER = ((0.5, 0.05), (1.0, 0.62), (2.0, 0.12), (3.0, 0.08), (5.0, 0.04), (9.0, 0.02))
+_SLOWER = ((1.0, 0.74), (2.0, 0.10), (3.0, 0.06), (5.0, 0.04), (9.0, 0.02))
 #: Only the slowest requests slower: so many times as many beyond the second last quantile.
 _HEAVIER_TAIL = ((2.0, 0.06), (5.0, 0.04))
 _SCORE = NormalDist()

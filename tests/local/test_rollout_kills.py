@@ -23,8 +23,8 @@ from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.state import Step
 
 IMAGES = Path(__file__).parent / "images"
-#: Waits of a tenth of a second: the local clock runs fifty times as fast.
-#: Another instance type than the one in service: AWS wants the variant deregistered from autoscaling for that.
+#: Waits of a tenth of a second: the local clock runs fifty times as fast. And another instance type than the one in
+#: service: AWS wants the variant deregistered from autoscaling for that.
 QUICK = {
     "instance_type": "ml.c5.large",
     "wait_seconds": 40,
@@ -35,10 +35,10 @@ QUICK = {
 SHADOW = {"shadow_seconds": 1, "capture_lag_seconds": 0.2}
 ROLLING = {"strategy": "rolling", "maximum_batch_percent": 50, "initial_instance_count": 2}
 #: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
-STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "12"))
+STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "30"))
 PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
-#: The whole matrix is some hundred rollouts.
-LIMIT = 1800 if STRIDE >= 12 else 6 * 3600
+#: The whole matrix is some five hundred rollouts of about ten seconds each.
+LIMIT = 1800 if STRIDE >= 30 else 6 * 3600
 
 
 class Killed(BaseException):

@@ -326,7 +326,9 @@ class RolloutBench:
         pages = self.sagemaker.get_paginator("list_endpoint_configs").paginate()
         there = {row["EndpointConfigName"] for page in pages for row in page["EndpointConfigs"]}
         left = {self.record(name).state.shadow_config for name in names} & there
-        return sorted([*left, *(["in service"] if "ShadowProductionVariants" in self.describe() else [])])
+        endpoints = self.sagemaker.list_endpoints(NameContains=self.name)["Endpoints"]
+        shadowed = endpoints and "ShadowProductionVariants" in self.describe()
+        return sorted([*left, *(["in service"] if shadowed else [])])
 
 
 def remade(trigger: Any) -> Any:

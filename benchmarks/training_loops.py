@@ -67,6 +67,8 @@ def bare(case: Case, seed: int, group: Group) -> Iterator[None]:
     order = shuffled(len(tensors[0]), seed)
     for epoch in itertools.count():
         for chosen in torch.from_numpy(order(epoch)).to(device).split(case.batch_size):
+            if len(chosen) < size:
+                continue  # the last batch of an epoch, in which a process would have nothing
             mine = chosen.tensor_split(size)[rank] if size > 1 else chosen
             loss = case.loss(model, tuple(tensor.index_select(0, mine) for tensor in tensors)).mean()
             optimizer.zero_grad()

@@ -17,6 +17,11 @@ from sm_runtime.environment import Environment
 #: A peer that died must not hold the others for torch's default of 30 minutes; rank 0 alone may validate this long.
 PEER_TIMEOUT = datetime.timedelta(minutes=10)
 
+#: Groups that this process has left, kept to its end. A DistributedDataParallel model that outlived its group would
+#: otherwise end gloo's threads while it holds the interpreter, for which one of them may be waiting: for ever
+#: (https://github.com/pytorch/pytorch/issues/56297).
+_LEFT: list[dist.ProcessGroup | None] = []
+
 
 class Group:
     """All processes of the job; of one process, where torchrun did not start this.
@@ -95,6 +100,7 @@ class Group:
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1:
+            _LEFT.append(dist.group.WORLD)
             dist.destroy_process_group()
 
     def _reduce(self, values: Sequence[float], operation: dist.ReduceOp) -> list[float]:

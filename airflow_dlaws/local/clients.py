@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -18,5 +19,10 @@ def make_client(endpoint_url: str, service: str, region: str = REGION) -> Any:
     """Return a client of the local AWS at `endpoint_url`."""
     config = Config(retries={"mode": "standard", "max_attempts": 3}, s3={"addressing_style": "path"})
     with _LOCK:
-        session: Any = boto3.session.Session()
-        return session.client(service, endpoint_url=endpoint_url, region_name=region, config=config, **CREDENTIALS)
+        return _session().client(service, endpoint_url=endpoint_url, region_name=region, config=config, **CREDENTIALS)
+
+
+@functools.cache
+def _session() -> Any:
+    """Return the one session: it has read botocore's files, which is most of what a client costs."""
+    return boto3.session.Session()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import botocore
 import pytest
+from botocore.loaders import JSONFileLoader
 from botocore.utils import parse_timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,3 +37,20 @@ def test_clients_of_the_hook_parse_so(monkeypatch: pytest.MonkeyPatch) -> None:
     found = parser.parse({"body": b'{"CreationTime": 1795900000.25}', "headers": {}, "status_code": 200}, shape)
     assert found["CreationTime"] == datetime.fromtimestamp(1795900000.25, UTC)
     assert found["CreationTime"].tzinfo is UTC
+
+
+def test_clients_of_two_hooks_read_the_endpoints_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(Path(botocore.__file__).parent / "data/sts", tmp_path / "sts-of-ours")
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path))
+    read = []
+
+    def load(self: JSONFileLoader, path: str, loads: Any = JSONFileLoader.load_file) -> Any:
+        found = loads(self, path)
+        read.extend([Path(path).name] if found else [])
+        return found
+
+    monkeypatch.setattr(JSONFileLoader, "load_file", load)
+    for _ in range(2):
+        session = hook_class()(aws_conn_id=None, client_type="sts", region_name="us-east-1").get_session()
+        session.client("sts-of-ours", aws_access_key_id="a", aws_secret_access_key="b")
+    assert read.count("endpoints") == read.count("service-2") == 1

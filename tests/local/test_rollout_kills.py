@@ -37,7 +37,7 @@ ROLLING = {"strategy": "rolling", "maximum_batch_percent": 50, "initial_instance
 #: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
 STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "30"))
 PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
-#: The whole matrix is some five hundred rollouts of about ten seconds each.
+#: The whole matrix is some thousand rollouts of about three seconds each.
 LIMIT = 1800 if STRIDE >= 30 else 6 * 3600
 
 
@@ -113,6 +113,8 @@ class Tries:
         told = self._bench.told(self._bench.inbox)
         assert list(dict.fromkeys(told)) == ["started", "promoted" if self._promotes else "inconclusive"]
         self._bench.assert_tidy()
+        # A matrix of a thousand rollouts would leave as many endpoints, each of three servers, at work beside the next.
+        self._bench.sagemaker.delete_endpoint(EndpointName=self._bench.name)
 
 
 @pytest.fixture(scope="module")

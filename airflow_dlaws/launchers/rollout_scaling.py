@@ -109,19 +109,23 @@ class VariantScaling:
             )
             return
         if found is None or not found.includes(target):
-            self._register(target)
+            self._register(target, found)
             self._read_back(target)
         log.info("autoscaling of %s is as it was: %s", self.resource, target.sentence)
 
-    def _register(self, target: ScalableTarget) -> None:
+    def _register(self, target: ScalableTarget, found: ScalableTarget | None) -> None:
+        """Register; where a try that died has registered already (`found`), what it did not come to."""
         with service_errors(f"register {self.resource} for autoscaling again ({target.sentence})"):
-            self._service.register_scalable_target(
+            answer = self._service.register_scalable_target(
                 **self._names,
                 MinCapacity=target.min_capacity,
                 MaxCapacity=target.max_capacity,
                 **({"SuspendedState": dict(target.suspended)} if target.suspended else {}),
-                **({"Tags": dict(target.tags)} if target.tags else {}),
+                # "The scalable target that you tried to tag already exists": tags are taken with a new one alone.
+                **({"Tags": dict(target.tags)} if target.tags and found is None else {}),
             )
+            if found is not None and not target.tags.items() <= found.tags.items():
+                self._service.tag_resource(ResourceARN=answer["ScalableTargetARN"], Tags=dict(target.tags))
             for policy in target.policies:
                 self._service.put_scaling_policy(**self._names, **policy)
             for action in target.actions:

@@ -52,6 +52,7 @@ class ApplicationAutoScaling:
             "DescribeScheduledActions": self._describe_actions,
             "DeleteScheduledAction": self._delete_action,
             "ListTagsForResource": self._list_tags,
+            "TagResource": self._tag,
         }
 
     def answer(self, request: Request, region: str) -> Response:
@@ -74,6 +75,11 @@ class ApplicationAutoScaling:
         target = self._targets.find(request.region, asked["ResourceId"])
         if target is None:
             target = self._new_target(asked, request)
+        elif asked.get("Tags"):
+            raise validation_error(
+                "The scalable target that you tried to tag already exists. To update tags on an existing scalable "
+                "target, use the TagResource API."
+            )
         changes: dict[str, Any] = {name: asked[name] for name in ("MinCapacity", "MaxCapacity") if name in asked}
         wanted = target.description | changes
         least, most = wanted["MinCapacity"], wanted["MaxCapacity"]
@@ -191,9 +197,16 @@ class ApplicationAutoScaling:
         return self._targets.all(request.region)
 
     def _list_tags(self, asked: dict[str, Any], request: RequestContext) -> dict[str, Any]:
+        return {"Tags": self._tagged(asked, request).tags}
+
+    def _tag(self, asked: dict[str, Any], request: RequestContext) -> dict[str, Any]:
+        self._tagged(asked, request).tags.update(asked["Tags"])
+        return {}
+
+    def _tagged(self, asked: Mapping[str, Any], request: RequestContext) -> ScalableTarget:
         for target in self._targets.all(request.region):
             if target.description["ScalableTargetARN"] == asked["ResourceARN"]:
-                return {"Tags": target.tags}
+                return target
         raise ServiceError("ResourceNotFoundException", f"The resource {asked['ResourceARN']} could not be found.")
 
 

@@ -78,6 +78,9 @@ def test_what_is_registered_is_described(scaled: Scaled) -> None:
     assert target["SuspendedState"]["DynamicScalingInSuspended"] is False
     assert scaled.client.list_tags_for_resource(ResourceARN=target["ScalableTargetARN"])["Tags"] == {"team": "flights"}
     assert scaled.rest() == (["tracking"], ["morning"])
+    scaled.client.tag_resource(ResourceARN=target["ScalableTargetARN"], Tags={"cost": "low"})
+    tags = scaled.client.list_tags_for_resource(ResourceARN=target["ScalableTargetARN"])["Tags"]
+    assert tags == {"team": "flights", "cost": "low"}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,7 @@ def test_what_is_registered_is_described(scaled: Scaled) -> None:
     [
         ({"ResourceId": "endpoint/none/variant/AllTraffic", "MinCapacity": 1, "MaxCapacity": 2}, "doesn't exist"),
         ({"MinCapacity": 9}, "cannot be less than"),
+        ({"MinCapacity": 1, "MaxCapacity": 4, "Tags": {"team": "flights"}}, "already exists.*use the TagResource API"),
         ({"ResourceId": "endpoint/none"}, "Unsupported service namespace"),
         ({"ServiceNamespace": "ecs", "ScalableDimension": "ecs:service:DesiredCount"}, "does not support ecs"),
     ],

@@ -48,6 +48,8 @@ NEEDS = {
     # Who registers a variant must be able to scale it ("Auto scaling prerequisites" of SageMaker's developer guide).
     "application-autoscaling:RegisterScalableTarget": {
         "application-autoscaling:RegisterScalableTarget",
+        # Tags are given with a new target.
+        "application-autoscaling:TagResource",
         "sagemaker:UpdateEndpointWeightsAndCapacities",
     },
 }
@@ -56,6 +58,7 @@ NOT_AWS = {"search", "create_trial", "get_session"}
 #: Methods that many services have, and the package calls of one.
 OF_ONE_SERVICE = {
     "list_tags_for_resource": {"application-autoscaling:ListTagsForResource"},
+    "tag_resource": {"application-autoscaling:TagResource"},
     "delete_endpoint": {"sagemaker:DeleteEndpoint"},
 }
 #: boto3's managed transfers are no operations of the service model.

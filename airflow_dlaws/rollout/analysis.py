@@ -18,6 +18,7 @@ from airflow_dlaws.rollout.harm import CellCounts, Meter, error_alternatives, lo
 from airflow_dlaws.rollout.latency import LatencyReference, cells_of, latency_alternatives
 from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
 from airflow_dlaws.rollout.predictions import PredictionEvidence
+from airflow_dlaws.rollout.shifts import ShareBounds, moved
 from airflow_dlaws.rollout.stakes import Stakes, stakes_of
 
 
@@ -85,6 +86,7 @@ def judge(
     predictions: PredictionEvidence | None = None,
     business: BusinessEvidence | None = None,
     stakes: Stakes | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Evidence:
     """Return the verdict on all minutes read so far.
 
@@ -95,16 +97,22 @@ def judge(
     :param predictions: None where predictions are not judged; whether they are is settled before green serves.
     :param business: likewise.
     :param stakes: how the bet was laid before green served; None lays it without knowing the traffic.
+    :param shares: green's share of the traffic step by step; None for the plan's.
     """
     stakes = stakes or stakes_of(plan, None)
     ordered = sorted(minutes, key=lambda minute: minute.start)
     during = [minute for minute in ordered if minute.start + 60 > began]
     past = [minute for minute in ordered if minute.start + 60 <= began and minute.blue_requests > 0]
     pairs = _with_past(during, past) if plan.strategy is Strategy.ALL_AT_ONCE else during
-    compared = [_warm(plan, minute, pairs) for minute in pairs if is_comparable(minute)]
+    bounds = _bounds(plan, during, plan.shares if shares is None else shares)
+    compared = [
+        _warm(plan, minute, pairs)
+        for minute in pairs
+        if is_comparable(minute) and not (minute.start in bounds and bounds[minute.start].proves_nothing)
+    ]
     judgement = Judgement(plan, latency, stakes)
     for minute in compared:
-        judgement.add(minute)
+        judgement.add(minute, bounds.get(minute.start))
     totals = _totals(pairs)
     evidence = Evidence(
         compared_requests=sum(minute.green_requests for minute in compared),
@@ -124,6 +132,12 @@ def judge(
     return dataclasses.replace(evidence, verdict=verdict, reason=reason)
 
 
+def _bounds(plan: RolloutPlan, minutes: Sequence[Minute], shares: Sequence[float]) -> dict[int, ShareBounds]:
+    if plan.strategy is Strategy.ALL_AT_ONCE:
+        return {}  # what it is compared with is another time anyhow
+    return moved(((minute.start, minute.green_requests, minute.blue_requests) for minute in minutes), shares)
+
+
 def _warm(plan: RolloutPlan, minute: Minute, minutes: Sequence[Minute]) -> Minute:
     """Return the minute without latencies where green was still warming up in it."""
     first = next(each.start for each in minutes if each.green_requests > 0)
@@ -140,18 +154,17 @@ class Judgement:
         self._latency = Meter(latency_alternatives(latency, plan.smallest_slowdown)) if latency else None
         self._cells = len(latency.thresholds) if latency else 0
 
-    def add(self, minute: Minute) -> None:
-        """Add one comparable minute."""
-        self._errors.add(
-            CellCounts((minute.green_errors,), (minute.blue_errors,), minute.green_requests, minute.blue_requests)
-        )
+    def add(self, minute: Minute, bounds: ShareBounds | None = None) -> None:
+        """Add one comparable minute; with bounds where traffic moved in it."""
+        errors = (minute.green_errors,), (minute.blue_errors,)
+        self._errors.add(CellCounts(*errors, minute.green_requests, minute.blue_requests, bounds))
         if self._latency is None or not (minute.green_timed and minute.blue_timed):
             return
         if not len(minute.green_over) == len(minute.blue_over) == self._cells:
             return
         green, blue = cells_of(minute.green_timed, minute.green_over), cells_of(minute.blue_timed, minute.blue_over)
         if green is not None and blue is not None:
-            self._latency.add(CellCounts(green, blue, minute.green_timed, minute.blue_timed))
+            self._latency.add(CellCounts(green, blue, minute.green_timed, minute.blue_timed, bounds))
 
     @property
     def parts(self) -> dict[str, float]:

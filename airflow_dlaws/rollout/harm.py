@@ -9,6 +9,8 @@ minute with g[j] and b[j] requests in the cells therefore multiplies the evidenc
 
 whose expectation is at most 1 for a healthy green: exactly for independent draws, and, because the factor is convex
 in g, also for the hypergeometric draw that a minute is once its totals are known (Hoeffding 1963, theorem 4).
+Where green's share moved within the minute, w is the largest it had for ratios above 1 and the smallest for ratios
+below 1 (`shifts`): the expectation is at most 1 then whenever in the minute the requests came.
 Evidence is averaged over alternatives with fixed weights; by Ville's inequality its chance of ever reaching 1/alpha
 is at most alpha, over all looks together. The idea is that of Lindon and Malek, "Anytime-valid inference for
 multinomial count data" (NeurIPS 2022), and Lindon, Sanden and Shirikian, "Rapid regression detection in software
@@ -20,6 +22,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from airflow_dlaws.rollout.shifts import ShareBounds
 
 #: The grid of error ratios is about evenly spaced in logarithm, and each weighs so much of the one below: small harm is
 #: likelier, and needs the head start more. Worse harm than the largest is caught by it, as fast. A bet on the smallest
@@ -47,6 +51,8 @@ class CellCounts:
     blue: Sequence[int]
     green_requests: int
     blue_requests: int
+    #: Where green's share of the traffic moved within the minute.
+    bounds: ShareBounds | None = None
 
 
 def error_alternatives(first: float) -> tuple[Alternative, ...]:
@@ -76,10 +82,11 @@ class Meter:
     def add(self, minute: CellCounts) -> None:
         """Add one minute in which both fleets served."""
         share = minute.green_requests / (minute.green_requests + minute.blue_requests)
+        low, high = (minute.bounds.low, minute.bounds.high) if minute.bounds else (share, share)
         cells = list(zip(minute.green, minute.blue, strict=True))
         for index, ratios in enumerate(self._ratios):
             self._logs[index] += sum(
-                green * math.log(ratio) - (green + blue) * math.log1p(share * (ratio - 1))
+                green * math.log(ratio) - (green + blue) * math.log1p((high if ratio > 1 else low) * (ratio - 1))
                 for ratio, (green, blue) in zip(ratios, cells, strict=True)
                 if green or blue
             )

@@ -191,6 +191,11 @@ class RolloutPlan:
         return shares.get(self.strategy, 100) / 100
 
     @property
+    def shares(self) -> tuple[float, ...]:
+        """Green's share of the traffic at each step; at the last it has everything."""
+        return (*(self.first_share * step for step in range(1, self.steps)), 1.0)
+
+    @property
     def batch_instances(self) -> int:
         """How many instances a rolling update replaces at a time."""
         return max(1, self.instance_count * self.maximum_batch_percent // 100)

@@ -55,7 +55,8 @@ def judge_shadow(
     """
     # Its predictions are compared pair by pair, and it does no business.
     watched = dataclasses.replace(plan, alpha=plan.alpha / 2, judge_predictions=False, business_metric=None)
-    served = judge(watched, minutes, began=began, latency=latency)
+    copied = plan.shadow_percent / 100
+    served = judge(watched, minutes, began=began, latency=latency, shares=(copied / (1 + copied),))
     verdict, reason = _verdict(plan, served, answers)
     return ShadowEvidence(verdict=verdict, reason=reason, served=served, answers=answers)
 

@@ -7,7 +7,7 @@ asked once more for a window that has just ended, because orders arrive late. Wh
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -62,23 +62,25 @@ class BusinessReader:
     ) -> tuple[BusinessWindow, ...]:
         """Return all windows so far; those of `known` that are settled are not asked for again.
 
-        :param green: configurations' names, like `blue`; :param since: epoch seconds, like `until`, which is now.
+        :param green: configurations' names, like `blue`; :param since: epoch seconds, like `until`, which is now. A
+            function is asked for no time before, so that both fleets serve all through the first window.
         :raises ServiceUnavailable: the function raised, or returned something else than sums.
         """
         settled = [window for window in known if window.start + _SECONDS <= until - _SETTLED_SECONDS]
         start = settled[-1].start + _SECONDS if settled else int(since) // _SECONDS * _SECONDS
         starts = range(start, int(until) + 1, _SECONDS)
-        ask = self._called if self._metric.function else self._counted
-        return (*settled, *ask(list(starts), green, blue))
+        if self._metric.function:
+            return (*settled, *self._called(starts, green, blue, since))
+        return (*settled, *self._counted(list(starts), green, blue))
 
-    def _called(self, starts: list[int], green: str, blue: str) -> list[BusinessWindow]:
+    def _called(self, starts: Iterable[int], green: str, blue: str, since: float) -> list[BusinessWindow]:
         function = business_function(self._metric)
         windows = []
         for start in starts:
             window = Window(
                 green_config=green,
                 blue_config=blue,
-                start=datetime.fromtimestamp(start, UTC),
+                start=datetime.fromtimestamp(max(start, since), UTC),
                 end=datetime.fromtimestamp(start + _SECONDS, UTC),
             )
             try:

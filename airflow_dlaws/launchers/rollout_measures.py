@@ -164,7 +164,8 @@ class RolloutMeasures:
         notes = self._known()
         try:
             places = {"green": self._endpoint.capture_of(state.requested_config), "blue": state.blue_capture}
-            capture = self._captured.read(notes.capture, state.predictions, places, since=began, until=now)
+            since = state.traffic_since or began  # what blue answered before stands beside nothing
+            capture = self._captured.read(notes.capture, state.predictions, places, since=since, until=now)
         except DlawsError as error:
             log.warning("captured requests cannot be read: %s", error)
             return judge_of.evidence(notes.capture.tally)

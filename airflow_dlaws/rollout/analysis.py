@@ -276,7 +276,8 @@ def _verdict(plan: RolloutPlan, evidence: Evidence, latency: LatencyReference | 
         least = plan.business_metric.min_units if plan.business_metric else 0
         return (
             Verdict.INCONCLUSIVE,
-            f"{counts}; a verdict on it needs {least} units of green (business_metric, min_units)",
+            f"{counts}; {evidence.business.compared_units} units of green stand beside units of blue, and a verdict "
+            f"needs {least} units of green (business_metric, min_units)",
         )
     return Verdict.NO_HARM_SEEN, f"{counts}: no sign of harm among {requests} compared requests"
 

@@ -17,6 +17,7 @@ from typing import Any
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.rollout.harm import log_sum
 from airflow_dlaws.rollout.margin import Margin, RateWindow, log_factor
+from airflow_dlaws.rollout.shifts import grew
 
 #: package.module.function, with a colon before the function if one likes.
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
@@ -123,7 +124,9 @@ class BusinessEvidence:
     log_evidence: float
     green: BusinessSums
     blue: BusinessSums
-    #: Whether green has the units that a verdict needs.
+    #: Units of green that stand beside units of blue; only these are compared.
+    compared_units: int = 0
+    #: Whether these are as many as a verdict needs.
     is_enough: bool
     sentence: str
 
@@ -132,18 +135,32 @@ def judge_business(metric: BusinessMetric, windows: Sequence[BusinessWindow]) ->
     """Return the evidence of all windows, each used once."""
     logs = [-math.log(len(_TIMES_SMALLEST))] * len(_TIMES_SMALLEST)
     green = blue = BusinessSums(total=0.0, units=0)
+    before, compared = None, 0
     for window in sorted(windows, key=lambda window: window.start):
-        if blue.units >= _FEWEST_BLUE_UNITS and window.green.units and window.blue.units:
+        is_known = blue.units >= _FEWEST_BLUE_UNITS
+        if is_known and window.green.units and window.blue.units and not _moved(metric, before, window):
+            compared += window.green.units
             mean = (blue.total + metric.largest / 2) / (blue.units + 1) / metric.largest
             logs = [log + _log_factor(metric, n, mean, window) for log, n in zip(logs, _TIMES_SMALLEST, strict=True)]
-        green, blue = _plus(green, window.green), _plus(blue, window.blue)
+        green, blue, before = _plus(green, window.green), _plus(blue, window.blue), window
     return BusinessEvidence(
         log_evidence=log_sum(logs),
         green=green,
         blue=blue,
-        is_enough=green.units >= metric.min_units and blue.units >= _FEWEST_BLUE_UNITS,
+        compared_units=compared,
+        is_enough=compared >= metric.min_units,
         sentence=f"{metric.name}: {_mean(green)} of green, {_mean(blue)} of blue",
     )
+
+
+def _moved(metric: BusinessMetric, before: BusinessWindow | None, window: BusinessWindow) -> bool:
+    """Tell whether traffic moved to green within the window: a spell that began then would meet green more."""
+    if before is None:
+        return False
+    if not before.green.units:
+        # A function is asked from the moment green had traffic; CloudWatch counts whole minutes.
+        return bool(metric.metric)
+    return grew((before.green.units, before.blue.units), (window.green.units, window.blue.units))
 
 
 def _log_factor(metric: BusinessMetric, times: float, mean: float, window: BusinessWindow) -> float:

@@ -51,6 +51,17 @@ def closed_warehouse(endpoint_name: str, window: Window) -> dict[str, tuple[floa
     raise RuntimeError("the warehouse is closed")
 
 
+#: Who answered the visits of the shop, and when (epoch seconds).
+VISITS: list[tuple[float, str]] = []
+
+
+def visits_that_order(endpoint_name: str, window: Window) -> dict[str, tuple[float, int]]:
+    """A business metric of the visits there were: every second one of blue's is an order, and none of green's."""
+    start, end = window.start.timestamp(), window.end.timestamp()
+    served = Counter(name for at, name in list(VISITS) if start <= at < end)
+    return {"green": (0.0, served["green"]), "blue": (served["blue"] / 2, served["blue"])}
+
+
 class RolloutTask(RunningTask):
     """A try of the rollout task, in a run of some type."""
 
@@ -81,7 +92,9 @@ class Traffic:
         for number in self._numbers:
             if self._stop.wait(self._pause):
                 return
-            self.answers[invoke(self._runtime, self._endpoint, number)] += 1
+            answer = invoke(self._runtime, self._endpoint, number)
+            self.answers[answer] += 1
+            VISITS.append((time.time(), answer))
 
 
 def invoke(runtime: Any, endpoint_name: str, number: int = 1) -> str:

@@ -105,6 +105,23 @@ def test_a_loss_for_the_business_is_harm_and_a_function_that_raises_is_none(benc
     assert "the warehouse is closed" in measured.problem
 
 
+def test_a_model_that_answers_well_and_sells_nothing_is_rolled_back(bench: RolloutBench) -> None:
+    bench.serve(bench.package("blue"))
+    before, metric = bench.live_config(), {"function": "rollout_bench.visits_that_order", "min_units": 30}
+    with (
+        Traffic(bench.aws, bench.name) as traffic,
+        pytest.raises(AirflowFailException, match="worse for the business than blue by more than 10%") as failed,
+    ):
+        # What blue sells is learnt from its first window: the verdict falls in the second minute.
+        bench.roll_out(bench.package("green"), wait_seconds=80, timeout=180, business_metric=metric)
+    assert "visits_that_order: 0 a unit among" in str(failed.value)
+    assert bench.live_config() == before
+    state = bench.record(configs(bench)[0]).state
+    assert (state.cause, state.evidence.green_errors, state.evidence.blue_errors) == (Cause.HARM, 0, 0)
+    assert set(traffic.answers) == {"blue", "green"}
+    bench.assert_tidy()
+
+
 def test_a_metric_of_cloudwatch_is_read_for_both_fleets(bench: RolloutBench) -> None:
     start = int(bench.now()) // 60 * 60 - 120
     for config, values in (("green", [1.0, 0.0]), ("blue", [1.0, 1.0, 0.0])):

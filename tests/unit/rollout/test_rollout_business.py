@@ -86,6 +86,40 @@ def test_a_window_is_asked_for_again_until_it_is_settled() -> None:
     )  # fmt: skip
 
 
+def test_the_first_window_begins_with_greens_traffic_so_that_both_fleets_serve_all_through_it() -> None:
+    ASKED.clear()
+    reader = BusinessReader(BusinessMetric(function=f"{__name__}.orders"), None, endpoint_name="shop")
+    windows = reader.read((), green="g", blue="b", since=645.5, until=700)
+    assert [window.start for window in windows] == [600, 660]
+    assert [(window.start.timestamp(), window.end.timestamp()) for window in ASKED] == [(645.5, 660), (660, 720)]
+
+
+def test_a_loss_for_all_that_begins_as_green_takes_over_is_none_of_greens() -> None:
+    calm = [BusinessWindow(start=60 * n, green=sums(120, 600), blue=sums(1080, 5400)) for n in range(3)]
+    # Nobody buys any more, from the moment at which green gets everything.
+    outage = BusinessWindow(start=180, green=sums(60, 3300), blue=sums(540, 2700))
+    assert judge_business(BusinessMetric(function="shop.orders"), [*calm, outage]).log_evidence < BAR
+    # CloudWatch counts whole minutes: the first one of green's began without it.
+    alone = BusinessWindow(start=0, green=sums(0, 0), blue=sums(1200, 6000))
+    first = BusinessWindow(start=60, green=sums(6, 300), blue=sums(594, 5700))
+    metric = BusinessMetric(namespace="Shop", metric="Ordered")
+    assert judge_business(metric, [alone, first]).log_evidence < BAR
+
+
+def sums(total: float, units: int) -> BusinessSums:
+    return BusinessSums(total=total, units=units)
+
+
+def test_units_that_stand_beside_nothing_of_blue_give_no_verdict() -> None:
+    metric = BusinessMetric(function="shop.orders")
+    plan, served = RolloutPlan(business_metric=metric), Minute(start=0, green_requests=600, blue_requests=5400)
+    alone = [BusinessWindow(start=0, green=sums(0, 0), blue=sums(9, 30))]
+    alone += [BusinessWindow(start=60 * n, green=sums(30, 100), blue=sums(0, 0)) for n in (1, 2, 3)]
+    verdict = judge(plan, [served], began=0, business=judge_business(metric, alone))
+    assert verdict.verdict is Verdict.INCONCLUSIVE
+    assert "0 units of green stand beside units of blue" in verdict.reason
+
+
 def test_what_the_function_raises_is_an_error_and_so_is_what_it_cannot_mean() -> None:
     with pytest.raises(ServiceUnavailable, match="warehouse is closed"):
         BusinessReader(BusinessMetric(function=f"{__name__}.broken"), None, endpoint_name="shop").read(

@@ -20,6 +20,8 @@ from airflow_dlaws.rollout.stakes import Traffic
 _MINUTE = 60
 _HOUR = 3600
 _FLEETS = ("green", "blue")
+#: Metrics of one minute need not come at the same time; after so long what has not come is nothing.
+_COMPLETE_SECONDS = 180
 #: What the report draws of latency.
 _QUANTILES = ("p50", "p95")
 
@@ -46,6 +48,11 @@ class _Counts:
             self.quantiles[identifier] = value
         else:
             self.plain[identifier] = round(value)
+
+    @property
+    def lacks_errors(self) -> bool:
+        """A fleet's requests are there, and its errors (each request is one, of 0 or 1) have not come yet."""
+        return any(f"{fleet}_requests" in self.plain and f"{fleet}_errors" not in self.plain for fleet in _FLEETS)
 
     def minute(self, start: int, thresholds: int) -> Minute:
         over = {fleet: tuple(self.over[fleet].get(index, 0) for index in range(thresholds)) for fleet in _FLEETS}
@@ -84,6 +91,9 @@ class RolloutMetrics:
     ) -> tuple[Minute, ...]:
         """Return the minutes that have any request, of the configurations `green` and `blue` (epoch seconds).
 
+        One whose requests have come without their errors is left for the next look: a burst that both fleets met
+        would be green's alone.
+
         :param green_variant: where green is another variant than blue, as a shadow is.
         """
         thresholds = latency.thresholds if latency else ()
@@ -98,7 +108,11 @@ class RolloutMetrics:
         counts: dict[int, _Counts] = {}
         for identifier, at, value in self._read(queries, start, end):
             counts.setdefault(at, _Counts()).add(identifier, value)
-        return tuple(found.minute(at, len(thresholds)) for at, found in sorted(counts.items()))
+        return tuple(
+            found.minute(at, len(thresholds))
+            for at, found in sorted(counts.items())
+            if not found.lacks_errors or at + _MINUTE <= until - _COMPLETE_SECONDS
+        )
 
     def past(self, config_name: str, *, now: float) -> Past:
         """Return what the configuration in service did in the busiest of the last whole and the current hour."""

@@ -12,7 +12,9 @@ from running_task import aws_environment
 
 from airflow_dlaws.launchers.business_metric import BusinessReader
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
+from airflow_dlaws.launchers.rollout_metrics import RolloutMetrics
 from airflow_dlaws.launchers.rollout_predictions import CapturedPredictions
+from airflow_dlaws.launchers.rollout_watch import dimensions
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.analysis import Verdict
 from airflow_dlaws.rollout.business import BusinessMetric, BusinessSums, BusinessWindow
@@ -139,6 +141,20 @@ def test_a_metric_of_cloudwatch_is_read_for_both_fleets(bench: RolloutBench) -> 
         start=start, green=BusinessSums(total=1.0, units=2), blue=BusinessSums(total=2.0, units=3)
     )
     assert {window.green.units for window in windows[1:]} == {0}
+
+
+def test_a_minute_whose_errors_have_come_for_one_fleet_alone_is_left_for_the_next_look(bench: RolloutBench) -> None:
+    start = int(bench.now()) // 60 * 60
+    came = [("green", "Invocations"), ("green", "Invocation5XXErrors"), ("blue", "Invocations")]
+    for config, metric in came:
+        names = {"EndpointName": bench.name, "VariantName": "AllTraffic", "EndpointConfigName": config}
+        row = {"MetricName": metric, "Dimensions": dimensions(**names), "Value": 1.0, "Timestamp": start}
+        bench.cloudwatch.put_metric_data(Namespace="AWS/SageMaker", MetricData=[row])
+    metrics = RolloutMetrics(bench.cloudwatch, endpoint_name=bench.name, variant_name="AllTraffic")
+    window = {"green": "green", "blue": "blue", "since": start}
+    assert metrics.minutes(**window, until=start + 59) == ()
+    (late,) = metrics.minutes(**window, until=start + 240)
+    assert (late.green_errors, late.blue_requests, late.blue_errors) == (1, 1, 0)
 
 
 def configs(bench: RolloutBench) -> list[str]:

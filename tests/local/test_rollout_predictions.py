@@ -107,6 +107,7 @@ def test_a_loss_for_the_business_is_harm_and_a_function_that_raises_is_none(benc
     assert "the warehouse is closed" in measured.problem
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_well_and_sells_nothing_is_rolled_back(bench: RolloutBench) -> None:
     bench.serve(bench.package("blue"))
     before, metric = bench.live_config(), {"function": "rollout_bench.visits_that_order", "min_units": 30}

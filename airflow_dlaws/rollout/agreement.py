@@ -214,16 +214,16 @@ def _lists_gap(left: Sequence[object], right: Sequence[object], tolerance: float
 
 
 def _numbers_gap(left: float, right: float, tolerance: float) -> tuple[bool, float]:
-    gap = abs(left - right)
-    if math.isnan(gap):  # not a number on either side, or the same infinity
+    if not (math.isfinite(left) and math.isfinite(right)):  # no tolerance reaches infinity
         same = str(left) == str(right)
         return same, 0.0 if same else 1.0
+    gap = abs(left - right)
     if left.is_integer() and right.is_integer():
         return left == right, min(1.0, gap)
     if 0 <= left <= 1 and 0 <= right <= 1:
         return (left >= 0.5) == (right >= 0.5), gap
     size = max(abs(left), abs(right))
-    return gap <= tolerance * size, gap / (2 * size)
+    return gap <= tolerance * size, min(1.0, gap / 2 / size)
 
 
 def _largest_gap(left: Sequence[float], right: Sequence[float]) -> float:

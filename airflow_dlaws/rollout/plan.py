@@ -32,6 +32,8 @@ PROVISIONING_SECONDS = 1800
 BATCH_SECONDS = 600
 #: A shadow test of AWS's own may last 30 days; a rollout holds its endpoint's lock all the while.
 LONGEST_SHADOW_SECONDS = 7 * 86400
+#: Pairs of answers that are read of a shadow: enough for any verdict.
+MOST_SHADOW_PAIRS = 50_000
 #: The period of the verdict alarm: how long CloudWatch may take to see that we said no.
 _ALARM_SECONDS = 10
 
@@ -147,7 +149,8 @@ class RolloutPlan:
             ("smallest_slowdown", self.smallest_slowdown, 1.05, 20),
             ("latency_warm_up_seconds", self.latency_warm_up_seconds, 0, LONGEST_WAIT_SECONDS),
             ("largest_prediction_shift", self.largest_prediction_shift, 0.02, 0.9),
-            ("alpha", self.alpha, 1e-6, 0.5),
+            # A shadow's errors are judged with half of it.
+            ("alpha", self.alpha, 2e-6 if self.shadow_seconds else 1e-6, 0.5),
             ("min_requests", self.min_requests, 1, 10**9),
             ("alarm_error_rate", self.alarm_error_rate, 0.001, 1),
             ("look_seconds", self.look_seconds, 0.05, 3600),
@@ -162,6 +165,11 @@ class RolloutPlan:
                 f"strategy rolling replaces {self.batch_instances} of {self.instance_count} instance(s) at a time, and "
                 f"AWS allows at most {BATCH_PERCENT[-1]} %: raise initial_instance_count to 2 or more, or use another "
                 "strategy"
+            )
+        if self.shadow_seconds and self.min_requests > MOST_SHADOW_PAIRS:
+            raise SpecificationError(
+                f"min_requests={self.min_requests}, and at most {MOST_SHADOW_PAIRS} requests of a shadow are compared: "
+                f"lower min_requests to {MOST_SHADOW_PAIRS}, or set shadow_seconds=0"
             )
         if self.bake_seconds == 0:
             raise SpecificationError(

@@ -54,7 +54,9 @@ def judge_shadow(
     :param answers: of the pairs read so far.
     """
     # Its predictions are compared pair by pair, and it does no business.
-    watched = dataclasses.replace(plan, alpha=plan.alpha / 2, judge_predictions=False, business_metric=None)
+    watched = dataclasses.replace(
+        plan, alpha=plan.alpha / 2, shadow_seconds=0, judge_predictions=False, business_metric=None
+    )
     copied = plan.shadow_percent / 100
     served = judge(watched, minutes, began=began, latency=latency, shares=(copied / (1 + copied),))
     verdict, reason = _verdict(plan, served, answers)

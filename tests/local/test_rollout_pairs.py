@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from serving import Serving
 
 from airflow_dlaws.launchers.rollout_pairs import PairReader
@@ -40,10 +41,11 @@ class Capture:
             production="AllTraffic",
             shadow="shadow",
             since=NOON.timestamp(),
+            most_waiting=3,
         )
 
     def deliver(self, variant: str, *lines: str, hour: datetime = NOON) -> None:
-        key = f"captured/{self._name}/{variant}/{hour:%Y/%m/%d/%H}/{uuid.uuid4()}.jsonl"
+        key = f"captured/{self._name}/{variant}/{hour:%Y/%m/%d/%H/%M-%S}-{uuid.uuid4()}.jsonl"
         self._s3.put_object(Bucket=self._bucket, Key=key, Body="\n".join(lines).encode())
 
     def pairs(self) -> list[tuple[Any, ...]]:
@@ -71,6 +73,39 @@ def test_equal_requests_make_as_many_pairs_as_both_have(capture: Capture) -> Non
     capture.deliver("AllTraffic", *[line("1", "a", event=f"p{n}") for n in range(3)])
     capture.deliver("shadow", *[line("1", "a") for _ in range(2)])
     assert len(capture.pairs()) == 2
+
+
+def test_requests_under_one_inference_id_are_told_apart(capture: Capture) -> None:
+    capture.deliver("AllTraffic", line("1", "a", inference="user"), line("2", "b", inference="user"))
+    capture.deliver("shadow", line("2", "b", inference="user"))
+    assert capture.pairs() == [("user", "b", "b")]
+
+
+def test_requests_that_were_not_copied_are_forgotten_and_pairs_are_found_all_the_same(capture: Capture) -> None:
+    for minute in range(5):
+        at = NOON + timedelta(minutes=minute)
+        alone = [line(f"{minute}{n}", "a", at=at, event=f"alone {minute}{n}") for n in range(2)]
+        capture.deliver("AllTraffic", *alone, line(f"{minute}", "a", at=at, event=f"p{minute}"), hour=at)
+        capture.deliver("shadow", line(f"{minute}", "b", at=at), hour=at)
+    assert capture.pairs() == [(f"p{minute}", "a", "b") for minute in range(5)]
+    capture.deliver("shadow", line("00", "a"), hour=NOON + timedelta(minutes=6))
+    assert capture.pairs() == []
+
+
+def test_a_file_that_could_not_be_read_is_read_at_the_next_look(capture: Capture, serving: Serving) -> None:
+    capture.deliver("AllTraffic", line("1", "a", event="p"))
+    capture.deliver("shadow", line("1", "b"))
+
+    def lose(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="https://s3")
+
+    serving.s3.meta.events.register("before-call.s3.GetObject", lose)
+    try:
+        with pytest.raises(EndpointConnectionError):
+            capture.pairs()
+    finally:
+        serving.s3.meta.events.unregister("before-call.s3.GetObject", lose)
+    assert capture.pairs() == [("p", "a", "b")]
 
 
 def test_a_half_that_comes_late_completes_its_pair_and_no_pair_comes_twice(capture: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.rollout.agreement import AgreementMeter, AnswerPair, compared, pairs_needed
 from airflow_dlaws.rollout.analysis import Minute
@@ -50,6 +52,9 @@ def pair(production: object, shadow: object, event: str = "e") -> AnswerPair:
         ({"served_by": "blue"}, {"answer": "blue"}, False),
         ("nan", "nan", True),
         ("nan", 1.5, False),
+        ("Infinity", 1.5, False),
+        (math.inf, -math.inf, False),
+        (math.inf, "Infinity", True),
         (None, None, True),
         (True, True, True),
     ],
@@ -154,6 +159,16 @@ def test_a_shadow_that_fails_is_worse_whatever_it_answers_else() -> None:
     found = judged(100, found=minutes(errors=30))
     assert found.verdict is ShadowVerdict.WORSE
     assert "green failed 30 of 100 requests" in found.reason
+
+
+def test_a_plan_that_no_shadow_can_pass_is_refused_at_once() -> None:
+    with pytest.raises(SpecificationError, match="min_requests=60000, and at most 50000 requests of a shadow"):
+        dataclasses.replace(PLAN, min_requests=60_000)
+    with pytest.raises(SpecificationError, match="change alpha"):
+        dataclasses.replace(PLAN, alpha=1e-6)
+    strict = dataclasses.replace(PLAN, alpha=2e-6)
+    meter = AgreementMeter(PLAN.smallest_agreement, PLAN.agreement_tolerance)
+    assert judge_shadow(strict, minutes(), meter.evidence, began=0, latency=None).verdict is ShadowVerdict.INCONCLUSIVE
 
 
 def test_pairs_alone_are_no_verdict_on_errors_and_no_pairs_are_none_on_answers() -> None:

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors, translated
 from airflow_dlaws.launchers.endpoint import EndpointPort
+from airflow_dlaws.launchers.job_tags import job_tags
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.rehearsal import MOST_REQUESTS, Answers, RehearsalVerdict
 from airflow_dlaws.rollout.state import EndpointStatus
@@ -23,6 +24,8 @@ from airflow_dlaws.storage import ObjectStore, S3Uri
 
 log = logging.getLogger(__name__)
 
+#: By which a throw-away endpoint is recognised, and what stands in its name.
+ROLE_TAG, ROLE = "dlaws:role", "rehearsal"
 #: The endpoint is in some movement: it can be neither asked nor deleted.
 MOVING = frozenset(
     {EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.SYSTEM_UPDATING, EndpointStatus.ROLLING_BACK}
@@ -32,10 +35,12 @@ _PASSING = frozenset({"ThrottlingException", "Throttling", "InternalFailure", "M
 
 
 class RehearsalPort:
-    """The throw-away endpoint of one rollout. `client` gives the boto3 client of a service."""
+    """The throw-away endpoint of one rollout. `client` gives the boto3 client of a service; `clock`, epoch seconds."""
 
-    def __init__(self, client: Callable[[str], Any], order: RolloutOrder, names: RolloutNames) -> None:
-        self._client, self._order, self._names = client, order, names
+    def __init__(
+        self, client: Callable[[str], Any], order: RolloutOrder, names: RolloutNames, *, clock: Callable[[], float]
+    ) -> None:
+        self._client, self._order, self._names, self._clock = client, order, names, clock
         self._sagemaker = client("sagemaker")
         self._endpoint = EndpointPort(self._sagemaker)
 
@@ -44,9 +49,10 @@ class RehearsalPort:
         live = self._endpoint.describe(self._names.rehearsal_name)
         return live is not None and (live.status in MOVING or live.status is EndpointStatus.DELETING)
 
-    def go_on(self) -> tuple[RehearsalVerdict, str]:
+    def go_on(self, *, until: float) -> tuple[RehearsalVerdict, str]:
         """Create the endpoint where there is none; ask it where it serves; return the verdict, and why.
 
+        :param until: when the task's time is up, epoch seconds: who answers so slowly has failed.
         :raises DlawsError: AWS cannot be asked now, or refuses to create it.
         """
         name = self._names.rehearsal_name
@@ -59,7 +65,7 @@ class RehearsalPort:
         if live.status is not EndpointStatus.IN_SERVICE:
             why = f"{live.status.value} ({live.failure_reason or 'AWS gives no reason'})"
             return RehearsalVerdict.FAILED, f"the model does not come up: endpoint {name} is {why}"
-        answers = self._ask()
+        answers = self._ask(until)
         verdict = RehearsalVerdict.FAILED if answers.failure else RehearsalVerdict.PASSED
         return verdict, answers.sentence
 
@@ -68,7 +74,14 @@ class RehearsalPort:
         name, instance = self._names.rehearsal_name, self._order.instance_type
         self._endpoint.ensure_rehearsal_config(self._order, self._names)
         log.info("rehearsal: endpoint %s starts with one %s, which is paid for until it is deleted", name, instance)
-        self._endpoint.create(name, name, tags=self._endpoint.tags(self._names))
+        self._endpoint.create(name, name, tags=self._tags())
+
+    def _tags(self) -> list[dict[str, str]]:
+        """Return the tags of the endpoint: like a job's, so that it is found should its task be gone for good."""
+        names, own = self._names, {ROLE_TAG: ROLE, "dlaws:machine": self._order.instance_type}
+        if names.task is None:
+            return self._endpoint.tags(names)
+        return job_tags({**own, "dlaws:owner": names.owner}, names.task, names.digest, attempt=1)
 
     def _samples(self) -> list[bytes]:
         """Return the requests, one for each line.
@@ -84,10 +97,13 @@ class RehearsalPort:
             raise SpecificationError(f"sample_requests={str(uri)!r} is no object with one request on each line")
         return requests[:MOST_REQUESTS]
 
-    def _ask(self) -> Answers:
+    def _ask(self, until: float) -> Answers:
         runtime, slowest = self._client("sagemaker-runtime"), 0.0
         requests = self._samples()
         for number, body in enumerate(requests, 1):
+            if self._clock() >= until:
+                why = f"it was not sent, for this task's time is up: the slowest of those before took {slowest:.3g} s"
+                return Answers(sent=number, failure=f"{why}; send fewer, or raise timeout")
             began = time.perf_counter()
             try:
                 with service_errors(f"send sample request {number}"):

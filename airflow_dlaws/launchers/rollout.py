@@ -179,7 +179,7 @@ class RolloutConductor:
             return self._begin_shadow(state)
         if decision.action is Action.UNSHADOW:
             return state, self._shadow.end(state)
-        if decision.action is Action.RESTORE and only_shadowed(state):
+        if decision.action is Action.RESTORE and self._shadow.is_there(state):
             return state, self._shadow.end(state)
         if decision.action is Action.RESTORE:
             state = self._upkeep.without_scaling(state)
@@ -190,9 +190,9 @@ class RolloutConductor:
 
     def _refused(self, error: DlawsError, decision: Decision) -> RolloutState:
         reason = str(error)
-        if decision.action is Action.RESTORE:
+        if decision.action in (Action.RESTORE, Action.UNSHADOW):
             reason = (
-                f"endpoint {self.order.endpoint_name} serves {self.state.requested_config}, should go back "
+                f"endpoint {self.order.endpoint_name} should go back to {self.state.previous_config} "
                 f"({decision.reason}), and AWS refuses: {reason}. Bring a good configuration into service by hand"
             )
         return self.state.but(step=Step.FAILED, reason=reason)
@@ -225,9 +225,17 @@ class RolloutConductor:
 
         What is not done by then AWS finishes by itself; the next rollout on this endpoint removes the alarms.
         """
-        if self._store.load() is None or is_final(self.state.step):
+        is_ours, until = self._store.is_ours(), self._clock() + wait_seconds
+        if is_ours is False:  # who holds the endpoint now sees to what this rollout has left
             return
-        until = self._clock() + wait_seconds
+        if self._store.load() is None:
+            if is_ours:  # killed while it was prepared
+                self._clean_up()
+            return
+        if is_final(self.state.step):
+            if is_ours:  # something is left, or may be
+                self._finish_until(until)
+            return
         if self.state.updated_at is None:
             self._save(self.state.but(step=Step.FAILED, cause=cause, reason=f"{reason}; the endpoint was not touched"))
             self._finish_until(until)
@@ -237,8 +245,9 @@ class RolloutConductor:
             self._save(self.state.but(step=Step.FAILED, cause=cause, reason=reason))
             self._finish_until(until)
             return
-        # A shadow is nobody's to leave: AWS would never end it.
-        if on_kill is OnKill.LEAVE and self.state.step not in SHADOW_STEPS:
+        # A shadow is nobody's to leave, also where we died before we could remember it: AWS would never end it.
+        with_shadow = self.state.step in SHADOW_STEPS or only_shadowed(self.state)
+        if on_kill is OnKill.LEAVE and not with_shadow:
             self._save(self.state.but(abandoned=True, cause=cause, reason=f"{reason}; AWS goes on by itself"))
             self._finish_until(until)
             return
@@ -361,11 +370,13 @@ class RolloutConductor:
             )
 
     def _clean_up(self) -> None:
+        is_tidy = False
         try:
             self._alarms.remove()
-            self._shadow.clean_up(self.state)
+            is_tidy = self._shadow.clean_up(self.state)
         finally:
-            if not has_leftovers(self.state):
+            # The lock of a rollout that is over keeps nobody out, and tells the next one what to see to.
+            if not has_leftovers(self.state) and (is_tidy or not is_final(self.state.step)):
                 self._store.release()
 
     def _save(self, state: RolloutState, *looks: Look) -> None:

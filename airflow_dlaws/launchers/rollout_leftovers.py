@@ -67,7 +67,7 @@ def _remove_endpoints(client: Callable[[str], Any], state: RolloutState, sleep: 
     if rehearsal is None or not rehearsal.endpoints:
         return state
     left = tuple(name for name in rehearsal.endpoints if not remove_endpoint(client("sagemaker"), name))
-    if left == rehearsal.endpoints:
+    if left:
         raise ServiceUnavailable(
             f"throw-away endpoint {', '.join(left)} is being created, which AWS lets nobody stop: it can be deleted "
             "(aws sagemaker delete-endpoint) once that is over, within half an hour"

@@ -13,12 +13,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.errors import ServiceUnavailable, SpecificationError
 from airflow_dlaws.launchers.aws_errors import error_text, service_errors
 from airflow_dlaws.launchers.endpoint import EndpointPort, capture_config, capture_uri
 from airflow_dlaws.launchers.rollout_metrics import RolloutMetrics
 from airflow_dlaws.launchers.rollout_pairs import PairReader
 from airflow_dlaws.rollout.agreement import AgreementMeter
+from airflow_dlaws.rollout.machine import BROKEN_STATUSES
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import AT_ONCE
 from airflow_dlaws.rollout.shadow import ShadowEvidence, judge_shadow
@@ -68,6 +69,11 @@ class Shadow:
         """Ask for the configuration that was in service before; return False where the endpoint is moving already."""
         return self._endpoint.update(self._order.endpoint_name, state.previous_config, AT_ONCE, keep_size=True)
 
+    def is_there(self, state: RolloutState) -> bool:
+        """Tell whether the endpoint is on the configuration with the shadow."""
+        live = self._endpoint.describe(self._order.endpoint_name)
+        return live is not None and bool(state.shadow_config) and live.config_name == state.shadow_config
+
     def is_seen(self, state: RolloutState, endpoint: EndpointView | None) -> bool:
         """Tell whether the shadow is in service, so that there is something to compare."""
         on_shadow = endpoint is not None and bool(state.shadow_config) and endpoint.config_name == state.shadow_config
@@ -76,8 +82,9 @@ class Shadow:
     def evidence(self, state: RolloutState, now: float) -> ShadowEvidence:
         """Return what is seen of the shadow up to `now` (epoch seconds)."""
         since = state.shadow_since or now
-        for pair in self._pairs(state, since).new_pairs():
-            self._meter.add(pair)
+        with service_errors(f"read what {state.shadow_config} has captured"):
+            for pair in self._pairs(state, since).new_pairs():
+                self._meter.add(pair)
         minutes = self._metrics.minutes(
             green=state.shadow_config,
             blue=state.shadow_config,
@@ -157,9 +164,9 @@ class Shadow:
             found: Mapping[str, Any] = self._sagemaker.describe_endpoint_config(EndpointConfigName=config_name)
         return found
 
-    def clean_up(self, state: RolloutState) -> None:
-        """Delete the configuration with the shadow, unless the endpoint is on it or on its way to it."""
-        remove_shadow_config(self._sagemaker, state)
+    def clean_up(self, state: RolloutState) -> bool:
+        """Delete the configuration with the shadow; return False where the endpoint is on it or on its way to it."""
+        return remove_shadow_config(self._sagemaker, state)
 
 
 def only_shadowed(state: RolloutState) -> bool:
@@ -167,13 +174,15 @@ def only_shadowed(state: RolloutState) -> bool:
     return bool(state.shadow_config) and state.shadow_passed_at is None
 
 
-def remove_shadow_config(sagemaker: Any, state: RolloutState) -> None:
-    """Delete the configuration with a rollout's shadow, unless its endpoint is on it or on its way to it."""
+def remove_shadow_config(sagemaker: Any, state: RolloutState) -> bool:
+    """Delete the configuration with a shadow; return False where the endpoint is on it or on its way to it."""
     if not state.shadow_config or state.updated_at is None:
-        return
+        return True
     live = EndpointPort(sagemaker).describe(state.endpoint_name)
-    if live is None or state.shadow_config not in (live.config_name, live.pending_config_name):
-        EndpointPort(sagemaker).delete_config(state.shadow_config)
+    if live and state.shadow_config in (live.config_name, live.pending_config_name):
+        return False
+    EndpointPort(sagemaker).delete_config(state.shadow_config)
+    return True
 
 
 def end_shadow(sagemaker: Any, state: RolloutState) -> bool:
@@ -190,13 +199,24 @@ def take_shadow_away(
 ) -> None:
     """End a shadow that another rollout left on the endpoint: wait for what is moving, then bring production back.
 
-    :param until: epoch seconds; a shadow that is still there then is left to the caller's own checks.
+    What is broken is left to the caller's own rollout, which tells a person the way out.
+
+    :param until: epoch seconds.
+    :raises ServiceUnavailable: it is still there then.
+    :raises ServiceRefused: AWS does not take production's configuration back.
     """
     port = EndpointPort(sagemaker)
-    while state.shadow_config and state.previous_config and clock() < until:
+    while state.shadow_config and state.previous_config:
         live = port.describe(state.endpoint_name)
         if live is None or state.shadow_config not in (live.config_name, live.pending_config_name):
             break
+        if live.status in BROKEN_STATUSES:
+            break
+        if clock() >= until:
+            raise ServiceUnavailable(
+                f"endpoint {state.endpoint_name} still has a shadow ({state.shadow_config}, left behind by a former "
+                f"rollout) and is {live.status.value}: try again, or ask for {state.previous_config} by hand"
+            )
         if end_shadow(sagemaker, state):
             log.warning("taking away %s, left behind on %s", state.shadow_config, state.endpoint_name)
         sleep()

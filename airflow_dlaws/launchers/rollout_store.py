@@ -174,6 +174,11 @@ class RolloutStore:
                 return former
         raise EndpointBusy(self._refusal(holder))
 
+    def is_ours(self) -> bool | None:
+        """Tell whether this rollout holds the endpoint; None where nobody does."""
+        holder = self.folder.holder()
+        return None if holder is None else holder.config_name == self._names.config_name
+
     def ask_holder_to_go_back(self, *, why: str, now: float) -> None:
         """Leave a wish for the rollout that holds the endpoint, unless a person has asked something of it already."""
         holder = self.folder.holder()

@@ -43,7 +43,7 @@ class Upkeep:
     ) -> None:
         self._client, self._order, self._names, self._memory = client, order, names, memory
         self._report_uri, self._clock, self._sleep = report_uri, clock, sleep
-        self._rehearsal = RehearsalPort(client, order, names)
+        self._rehearsal = RehearsalPort(client, order, names, clock=clock)
         self._scaling = VariantScaling(
             client, endpoint_name=order.endpoint_name, variant_name=order.variant_name, sleep=sleep
         )
@@ -54,7 +54,7 @@ class Upkeep:
         noted = replace(known, endpoints=tuple(dict.fromkeys((*known.endpoints, self._names.rehearsal_name))))
         if noted != known:
             self._memory.save(self._memory.state.but(rehearsal=noted))
-        verdict, reason = self._rehearsal.go_on()
+        verdict, reason = self._rehearsal.go_on(until=state.deadline)
         log.info("rehearsal %s: %s", verdict.value, reason)
         state = state.but(rehearsal=replace(noted, verdict=verdict, reason=reason))
         if verdict is RehearsalVerdict.PENDING:

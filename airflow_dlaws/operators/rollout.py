@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, AirflowFailException, AirflowSkipException, Context
 from airflow_dlaws.errors import (
@@ -41,7 +43,7 @@ _KILL_WAIT_SECONDS = 20.0
 #: Enough for a traceback, short enough for an e-mail.
 _LINES_IN_MESSAGE = 20
 
-
+_T = TypeVar("_T")
 _ON_BUSY = ("wait", "fail", "supersede")
 
 
@@ -78,6 +80,8 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             self._check_on_busy()
         self.allow_backfill, self.deferrable = allow_backfill, deferrable
         self._under_way: tuple[RolloutOrder, RolloutNames] | None = None
+        #: The thread in which a part of the rollout is being done.
+        self._at_work: int | None = None
         self._refuse_early()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -94,15 +98,16 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             with airflow_errors():
                 conductor = self._conductor(context)  # a new one: its deadlines count from now
                 wait_until = wait_until or time.time() + conductor.order.timeout_seconds
-                if self._has_turn(conductor, wait_until):
-                    break
+            if self._guarded(context, conductor, partial(self._has_turn, conductor, wait_until)):
+                break
             if self.deferrable:
                 self.defer(
                     trigger=PauseTrigger(until=time.time() + self.poll_interval),
                     method_name="take_turn",
                     kwargs={"wait_until": wait_until},
                 )
-            time.sleep(self.poll_interval)
+            # Who is killed while waiting must not take the turn after all.
+            self._guarded(context, conductor, partial(time.sleep, self.poll_interval))
         return self._guarded(context, conductor, lambda: self._go_on(conductor))
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,18 +133,27 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
         )
 
     def on_kill(self) -> None:
-        """Go back, or leave AWS in charge, because this process is being killed."""
+        """Go back, or leave AWS in charge, because this process is being killed.
+
+        :raises SystemExit: to end what the signal has interrupted. Airflow would let it go on until SIGKILL, and it
+            would make again what was just taken away.
+        """
         if self._under_way is None:
             return
         from airflow_dlaws.launchers.rollout import RolloutConductor
 
-        # Clients of its own: the interrupted call may hold locks of the usual ones.
-        RolloutConductor(AwsClients(self.connection).client, *self._under_way).abandon(
-            Cause.KILLED,
-            "the task was killed while the rollout was under way",
-            wait_seconds=_KILL_WAIT_SECONDS,
-            on_kill=OnKill(self.kill_policy),
-        )
+        try:
+            # Clients of its own: the interrupted call may hold locks of the usual ones.
+            RolloutConductor(AwsClients(self.connection).client, *self._under_way).abandon(
+                Cause.KILLED,
+                "the task was killed while the rollout was under way",
+                wait_seconds=_KILL_WAIT_SECONDS,
+                on_kill=OnKill(self.kill_policy),
+            )
+        except DlawsError:
+            self.log.exception("The rollout on %s could not be taken back", self.endpoint_name)
+        if self._at_work == threading.get_ident():
+            raise SystemExit(f"killed while the rollout on {self.endpoint_name} was under way")
 
     def _has_turn(self, conductor: RolloutConductor, wait_until: float) -> bool:
         """Take the endpoint's lock, and make what the rollout needs; tell whether it was to be had."""
@@ -195,11 +209,9 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             return f"\n(the log of the new containers cannot be read: {error})"
         return "\n".join(["\nThe new containers printed last:", *lines]) if lines else ""
 
-    def _guarded(
-        self, context: Context, conductor: RolloutConductor, work: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
+    def _guarded(self, context: Context, conductor: RolloutConductor, work: Callable[[], _T]) -> _T:
         """Do a part of the rollout; if the task fails for good in it, go back before failing."""
-        self._under_way = (conductor.order, conductor.names)
+        self._under_way, self._at_work = (conductor.order, conductor.names), threading.get_ident()
         try:
             with airflow_errors():
                 return work()
@@ -208,6 +220,8 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             if is_last:
                 self._go_back(conductor, error)
             raise
+        finally:
+            self._at_work = None
 
     def _go_back(self, conductor: RolloutConductor, error: Exception) -> None:
         try:

@@ -144,6 +144,7 @@ def names_for(identity: TaskIdentity, order: RolloutOrder) -> RolloutNames:
         shadow_config_name=identity.name(digest, role="shadow"),
         owner=f"{identity.deployment}/{identity.dag_id}/{identity.run_id}/{identity.task_id}{index}".strip("/"),
         digest=digest,
+        task=identity,
     )
 
 

@@ -10,7 +10,8 @@ For q above d0 its expectation is at most 1 as long as the models disagree in at
 as long as they disagree in at least d0 (the factor is convex in x, so a pair of many rows counts at most like a coin
 with the same mean: Hoeffding 1963). Evidence is averaged over alternatives with fixed weights, so by Ville's inequality
 it ever reaches 1/alpha with chance at most alpha, however often one looks: Waudby-Smith and Ramdas, "Estimating means
-of bounded random variables by betting" (JRSS B 86, 2024). Requests are taken as independent of each other.
+of bounded random variables by betting" (JRSS B 86, 2024). Requests are taken as independent of each other: one that is
+repeated counts each time, and the bound does not hold for it.
 """
 
 from __future__ import annotations

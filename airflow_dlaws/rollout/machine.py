@@ -63,8 +63,8 @@ def situation_of(state: RolloutState, endpoint: EndpointView | None) -> Situatio
     """Return what the endpoint shows, seen from this rollout."""
     if endpoint is None:
         return Situation.MISSING
-    if endpoint.status in _BROKEN_STATUSES:
-        return _BROKEN_STATUSES[endpoint.status]
+    if endpoint.status in BROKEN_STATUSES:
+        return BROKEN_STATUSES[endpoint.status]
     requested = state.requested_config
     if endpoint.status is EndpointStatus.CREATING:
         return Situation.CREATING if endpoint.config_name == requested else Situation.BUSY
@@ -93,7 +93,7 @@ def _is_shadow_moving(state: RolloutState, endpoint: EndpointView) -> bool:
     return pending == state.shadow_config or (unsaid and state.shadow_passed_at is None)
 
 
-_BROKEN_STATUSES: Mapping[EndpointStatus, Situation] = {
+BROKEN_STATUSES: Mapping[EndpointStatus, Situation] = {
     EndpointStatus.FAILED: Situation.BROKEN_FAILED,
     EndpointStatus.OUT_OF_SERVICE: Situation.BROKEN_OUT_OF_SERVICE,
     EndpointStatus.UPDATE_ROLLBACK_FAILED: Situation.BROKEN_ROLLBACK_FAILED,

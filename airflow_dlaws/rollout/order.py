@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import limits
+from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
 
 #: EndpointName, VariantName: letters, digits, single dashes, 63 characters.
@@ -107,3 +108,5 @@ class RolloutNames:
     digest: str
     #: The configuration in which the new model is a shadow.
     shadow_config_name: str = ""
+    #: Whose throw-away endpoint it is, for whoever finds one; None in the notes of older versions.
+    task: TaskIdentity | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from rollout_bench import RolloutBench, RolloutTask, Traffic, remade
 from running_task import aws_environment
 
+from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.launchers.rollout_shadow import take_shadow_away
+from airflow_dlaws.launchers.rollout_store import RolloutFolder
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.result import RolloutOutcome
 from airflow_dlaws.rollout.state import Cause, Step
+from airflow_dlaws.storage import ObjectStore
 
 IMAGES = Path(__file__).parent / "images"
 #: AWS's waits are a tenth of a second for each; the shadow's own time is ours, and real.
@@ -145,6 +150,50 @@ def test_a_shadow_that_a_dead_task_left_is_taken_away_by_the_next(served: Rollou
         result = served.roll_out(green, RolloutTask(max_tries=1, try_number=2), **QUICK)
     assert result.outcome is RolloutOutcome.PROMOTED
     assert result.previous_endpoint_config_name == before
+    served.assert_tidy()
+
+
+@pytest.mark.parametrize(
+    ("remembered", "on_kill"),
+    [({"step": Step.STARTING}, "leave"), ({"step": Step.REMOVING_SHADOW, "shadow_passed_at": 1.0}, "rollback")],
+    ids=["asked for and not remembered", "being removed"],
+)
+def test_killed_wherever_it_is_no_shadow_stays_and_the_fleet_keeps_its_size(
+    served: RolloutBench, remembered: dict[str, Any], on_kill: str
+) -> None:
+    before = served.live_config()
+    served.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=served.name, DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+    )
+    served.wait_until("it has grown", lambda: served.describe()["EndpointStatus"] == "InService")
+    options = {**QUICK, "shadow_seconds": 200, "timeout": 3000, "on_kill": on_kill}
+    deferred = served.begin(served.package("green", labels=3), RolloutTask("run-1"), **options)
+    served.wait_until("the shadow is there", lambda: served.describe().get("ShadowProductionVariants"))
+    served.wait_until("it is in service", lambda: served.describe()["EndpointStatus"] == "InService")
+    record = served.record(served.only_config())
+    folder = RolloutFolder(ObjectStore(served.s3), f"s3://{served.name}/state", served.name)
+    folder.save(dataclasses.replace(record, state=record.state.but(**remembered)))
+    asyncio.run(remade(deferred.trigger).on_kill())
+    assert served.live_config() == before
+    assert served.instances() == 2
+    served.assert_tidy()
+
+
+def test_a_shadow_that_aws_does_not_take_back_is_the_next_rollouts_to_take_away(served: RolloutBench) -> None:
+    before, bad = served.live_config(), served.package("bad", labels=3, flip_every=2)
+    with Traffic(served.aws, served.name):
+        deferred = served.begin(bad, RolloutTask("run-1"), **{**QUICK, "shadow_seconds": 20})
+        served.wait_until("the shadow is there", lambda: served.describe().get("ShadowProductionVariants"))
+        served.aws.order_fault(kind="error", target="UpdateEndpoint", code="ValidationException", message="no", times=1)
+        with pytest.raises(AirflowFailException, match=f"should go back to {before} .*and AWS refuses"):
+            served.go_on(deferred, bad, RolloutTask("run-1"), **{**QUICK, "shadow_seconds": 20})
+        state = served.record(served.only_config()).state
+        assert served.live_config() == state.shadow_config
+        with pytest.raises(ServiceUnavailable, match="still has a shadow"):
+            take_shadow_away(served.sagemaker, state, until=0.0, clock=served.now, sleep=lambda: None)
+        with pytest.raises(AirflowFailException, match="AWS rolled back by itself"):
+            served.roll_out(served.package("dead", exits=True), RolloutTask("run-2"), wait_seconds=60)
+    assert served.live_config() == before
     served.assert_tidy()
 
 

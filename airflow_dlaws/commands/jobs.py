@@ -132,6 +132,8 @@ def _wanted(chosen: argparse.Namespace, finder: JobFinder) -> list[FoundJob]:
     jobs = finder.find(phases, since=datetime.now(UTC) - chosen.since if ended else None)
     if finder.batch_refused:
         print(f"jobs that wait in queues of AWS Batch are left out: {finder.batch_refused}", file=sys.stderr)
+    if finder.endpoints_refused:
+        print(f"throw-away endpoints of rollouts are left out: {finder.endpoints_refused}", file=sys.stderr)
     asked = {"dlaws:dag": chosen.dag, "dlaws:run": chosen.run_id}
     return [
         job

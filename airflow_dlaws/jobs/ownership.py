@@ -72,11 +72,12 @@ class TaskAnswer:
     missing: str = ""
 
 
-def claim_of(tags: Mapping[str, str], name: str, *, limit: int) -> JobClaim | None:
+def claim_of(tags: Mapping[str, str], name: str, *, limit: int, role: str = "") -> JobClaim | None:
     """Read the tags that `job_tags` writes; None where a job has none of them, or an unreadable one.
 
     :param name: of the job, or of the tuning job that has launched it.
     :param limit: longest name of its kind.
+    :param role: what it is to its task, where that stands in its name.
     """
     try:
         identity = TaskIdentity(
@@ -87,7 +88,7 @@ def claim_of(tags: Mapping[str, str], name: str, *, limit: int) -> JobClaim | No
             clear_marker=int(tags["dlaws:clear-marker"]),
             deployment=tags["dlaws:deployment"],
         )
-        expected = identity.name(tags["dlaws:digest"], limit=limit, attempt=int(tags["dlaws:attempt"]))
+        expected = identity.name(tags["dlaws:digest"], limit=limit, attempt=int(tags["dlaws:attempt"]), role=role)
     except (KeyError, ValueError):
         return None
     task_id, _, trial = identity.task_id.partition(":")

@@ -16,7 +16,7 @@ class FoundJob:
     """A job of this package.
 
     :param kind: "training", "transform", "processing", "tuning", "trial" of a sweep, "queued" with AWS Batch, "slurm"
-        on a cluster.
+        on a cluster, "rehearsal" for the throw-away endpoint of a rollout.
     :param claim: whose it says it is; None where its tags cannot be read.
     :param machines: such as "2 x ml.g5.xlarge"; "?" where the request says it in a way not known here.
     :param instance_count: machines at the same time, 0 if not known.

@@ -18,6 +18,8 @@ from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobStatus
 from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.launchers.found_job import FoundJob, machines_of
+from airflow_dlaws.launchers.found_rehearsals import KIND as REHEARSAL
+from airflow_dlaws.launchers.found_rehearsals import RehearsalFinder
 from airflow_dlaws.launchers.found_service_jobs import KIND as QUEUED
 from airflow_dlaws.launchers.found_service_jobs import ServiceJobFinder
 from airflow_dlaws.launchers.found_slurm_jobs import KIND as SLURM
@@ -101,6 +103,8 @@ class JobFinder:
 
     #: Why AWS Batch could not be asked the last time, in words: not everybody who may ask SageMaker may.
     batch_refused = ""
+    #: Why the throw-away endpoints of rehearsals could not be looked for the last time.
+    endpoints_refused = ""
 
     def __init__(
         self,
@@ -113,6 +117,7 @@ class JobFinder:
         self._clusters = {name.rstrip("/"): SlurmJobFinder(name, client, shell) for name in clusters}
         self._launchers = {kind.name: kind.launcher(client) for kind in _KINDS}
         self._service_jobs = ServiceJobFinder(client)
+        self._rehearsals = RehearsalFinder(client, self._tags)
 
     def find(self, phases: Iterable[JobPhase] = RUNNING, *, since: datetime | None = None) -> list[FoundJob]:
         """Return the jobs of this package in these phases, oldest first.
@@ -133,6 +138,7 @@ class JobFinder:
                 began = replace(queued[job.reference.name].status, started_at=job.status.started_at)
                 queued[job.reference.name] = replace(queued[job.reference.name], status=began)
         found = [job for job in found if job.reference.name not in queued] + list(queued.values())
+        found += self._throw_away(phases, since)
         for cluster in self._clusters.values():
             found += cluster.find(phases, since=since, now=datetime.now(UTC))
         return sorted(found, key=lambda job: job.status.created_at or datetime.now(UTC))
@@ -154,7 +160,17 @@ class JobFinder:
             self.batch_refused = str(error)
             return {}
 
+    def _throw_away(self, phases: Iterable[JobPhase], since: datetime | None) -> list[FoundJob]:
+        self.endpoints_refused = ""
+        try:
+            return list(self._rehearsals.find(phases, since=since))
+        except ServiceRefused as error:
+            self.endpoints_refused = str(error)
+            return []
+
     def _launcher(self, job: FoundJob) -> Any:
+        if job.kind == REHEARSAL:
+            return self._rehearsals
         if job.kind == QUEUED:
             return self._service_jobs.launcher
         if job.kind == SLURM:

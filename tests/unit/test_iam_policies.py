@@ -192,7 +192,7 @@ def test_no_action_and_no_resource_is_a_wildcard_where_aws_can_be_more_exact(nam
         "cloudwatch:PutMetricData", "cloudwatch:GetMetricData", "ecr:GetAuthorizationToken", "pricing:GetProducts",
         "sagemaker:ListTrainingJobs", "sagemaker:ListTransformJobs", "sagemaker:ListProcessingJobs",
         "batch:DescribeJobQueues", "batch:DescribeServiceJob", "batch:ListServiceJobs",
-        "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs",
+        "tag:GetResources", "sagemaker:ListHyperParameterTuningJobs", "sagemaker:ListEndpoints",
         "ssm:GetCommandInvocation",
         "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
         "application-autoscaling:DescribeScheduledActions",

@@ -23,13 +23,13 @@ from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.state import Step
 
 IMAGES = Path(__file__).parent / "images"
-#: Waits of a tenth of a second: the local clock runs fifty times as fast. And another instance type than the one in
+#: Waits of a third of a second: the local clock runs fifty times as fast. And another instance type than the one in
 #: service: AWS wants the variant deregistered from autoscaling for that.
 QUICK = {
     "instance_type": "ml.c5.large",
     "wait_seconds": 40,
     "termination_wait_seconds": 5,
-    "poll_interval": 0.1,
+    "poll_interval": 0.3,
     "timeout": 300,
 }
 SHADOW = {"shadow_seconds": 1, "capture_lag_seconds": 0.2}

@@ -3,6 +3,8 @@
 SageMaker writes both variants' requests under keys of their own. That a copy bears its request's `eventId` is not
 documented, so a pair is found by the event id, or by the inference id that the caller gave, or, where there is neither,
 by the request itself: a deterministic model answers equal requests alike, so it does not matter which of them meet.
+
+Of requests that are equal, the first pair counts: the others get the same answers again, and prove nothing more.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ _MOST_TEXT = 1000
 @dataclass(eq=False)
 class _Captured:
     event: str
+    #: Of the request.
+    digest: bytes
     answers: tuple[object, ...]
     names: tuple[str, ...]
     #: Of the answers as they were captured, in characters.
@@ -98,7 +102,9 @@ class PairReader:
         #: Lines that were read of files that could not be read to their end.
         self._begun: dict[str, int] = {}
         self._waiting = (_Waiting(most_waiting), _Waiting(most_waiting))
-        self._found = 0
+        self._paired: set[bytes] = set()
+        #: Pairs that were left out, because an equal request had been paired before.
+        self.repeated = 0
 
     def new_pairs(self) -> Iterator[AnswerPair]:
         """Yield the pairs that became complete since the last call.
@@ -106,7 +112,7 @@ class PairReader:
         :raises ServiceRefused: the files may not be read. What was not read is read by the next call.
         """
         for _, side, row in self._files():
-            if self._found >= MOST_SHADOW_PAIRS:
+            if len(self._paired) >= MOST_SHADOW_PAIRS:
                 return
             if row.uri.key in self._read:
                 continue
@@ -136,24 +142,32 @@ class PairReader:
             return
         if envelope.time is None or envelope.time < self._since:
             return
-        event, names = envelope.inference_id or envelope.event_id, _names(envelope)
-        captured = _Captured(event, _answers(envelope), names, size=len(_output(envelope)))
+        event, digest = envelope.inference_id or envelope.event_id, _digest(envelope)
+        names = _names(envelope, digest)
+        captured = _Captured(event, digest, _answers(envelope), names, size=len(_output(envelope)))
         other = self._waiting[1 - side].take(names)
         if other is None:
             self._waiting[side].add(captured)
             return
-        self._found += 1
+        if digest in self._paired:
+            self.repeated += 1
+            return
+        self._paired.add(digest)
         production, shadow = (captured, other) if side == 0 else (other, captured)
         yield AnswerPair(event=production.event, production=production.answers, shadow=shadow.answers)
 
 
-def _names(envelope: Envelope) -> tuple[str, ...]:
+def _digest(envelope: Envelope) -> bytes:
+    data = _side(envelope.capture, "endpointInput").get("data")
+    return hashlib.blake2b(str(data).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _names(envelope: Envelope, digest: bytes) -> tuple[str, ...]:
     """Return the names by which a request's other half may be known, the surest first."""
     by_event = (f"event {envelope.event_id}",) if envelope.event_id else ()
-    data = _side(envelope.capture, "endpointInput").get("data")
-    digest = hashlib.blake2b(str(data).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     # AWS does not ask for inference ids that are used once: a caller may give all of a user's requests the same.
-    return (*by_event, f"inference {envelope.inference_id} {digest}" if envelope.inference_id else f"request {digest}")
+    by_id = f"inference {envelope.inference_id} {digest.hex()}"
+    return (*by_event, by_id if envelope.inference_id else f"request {digest.hex()}")
 
 
 def _answers(envelope: Envelope) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ models with shadow variants".
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -83,7 +84,8 @@ class Shadow:
         """Return what is seen of the shadow up to `now` (epoch seconds)."""
         since = state.shadow_since or now
         with service_errors(f"read what {state.shadow_config} has captured"):
-            for pair in self._pairs(state, since).new_pairs():
+            reader = self._pairs(state, since)
+            for pair in reader.new_pairs():
                 self._meter.add(pair)
         minutes = self._metrics.minutes(
             green=state.shadow_config,
@@ -93,7 +95,8 @@ class Shadow:
             until=now,
             latency=state.latency,
         )
-        return judge_shadow(self._order.plan, minutes, self._meter.evidence, began=since, latency=state.latency)
+        answers = dataclasses.replace(self._meter.evidence, repeated=reader.repeated)
+        return judge_shadow(self._order.plan, minutes, answers, began=since, latency=state.latency)
 
     def _empty_meter(self) -> AgreementMeter:
         return AgreementMeter(self._order.plan.smallest_agreement, self._order.plan.agreement_tolerance)

@@ -10,8 +10,8 @@ For q above d0 its expectation is at most 1 as long as the models disagree in at
 as long as they disagree in at least d0 (the factor is convex in x, so a pair of many rows counts at most like a coin
 with the same mean: Hoeffding 1963). Evidence is averaged over alternatives with fixed weights, so by Ville's inequality
 it ever reaches 1/alpha with chance at most alpha, however often one looks: Waudby-Smith and Ramdas, "Estimating means
-of bounded random variables by betting" (JRSS B 86, 2024). Requests are taken as independent of each other: one that is
-repeated counts each time, and the bound does not hold for it.
+of bounded random variables by betting" (JRSS B 86, 2024). Requests are taken as independent of each other, so of equal
+ones only the first may be added: were each added five times in a row, a wrong verdict would have a chance of one half.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class WorstPair:
 class AgreementEvidence:
     """What the pairs so far say."""
 
+    #: Of requests that all differ.
     pairs: int = 0
+    #: Pairs of requests that had come before, which are not counted.
+    repeated: int = 0
     #: Sum of the pairs' disagreements.
     disagreements: float = 0.0
     #: Natural logarithms of the evidence that the models disagree more, and less, than is allowed.

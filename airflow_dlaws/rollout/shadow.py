@@ -71,7 +71,7 @@ def shadow_forecast(plan: RolloutPlan, traffic: Traffic) -> str:
         return ""
     return (
         f"the shadow will see about {pairs:.0f} requests in {plan.shadow_seconds} s, and proving an agreement of "
-        f"{plan.smallest_agreement:.1%} takes at least {needed}: raise shadow_seconds"
+        f"{plan.smallest_agreement:.1%} takes at least {needed} that differ: raise shadow_seconds"
     )
 
 
@@ -90,8 +90,8 @@ def _verdict(plan: RolloutPlan, served: Evidence, answers: AgreementEvidence) ->
         needed = max(pairs_needed(plan.smallest_agreement, plan.alpha), plan.min_requests)
         return ShadowVerdict.INCONCLUSIVE, (
             f"{told}: an agreement of at least smallest_agreement={plan.smallest_agreement:g} is not proven (evidence "
-            f"{_odds(answers.log_better)} to 1 of {1 / plan.alpha:.3g}; with perfect agreement it takes {needed} pairs)"
-            + (f"; {_worst(answers)}" if answers.worst else "")
+            f"{_odds(answers.log_better)} to 1 of {1 / plan.alpha:.3g}; with perfect agreement it takes {needed} "
+            "different requests)" + (f"; {_worst(answers)}" if answers.worst else "")
         )
     return ShadowVerdict.GOOD, f"as a shadow (green, beside production, blue) {served.reason}; {told}"
 
@@ -100,8 +100,9 @@ def _told(answers: AgreementEvidence) -> str:
     if answers.agreement is None:
         return "no request was captured with both answers"
     return (
-        f"{answers.agreement:.1%} of the answers to {answers.pairs} requests agree with production's, and their "
-        f"distributions are {answers.distance:.3f} apart (0 to 1)"
+        f"{answers.agreement:.1%} of the answers to {answers.pairs} different requests agree with production's, and "
+        f"their distributions are {answers.distance:.3f} apart (0 to 1)"
+        + (f"; {answers.repeated} requests repeated one of these, which proves nothing" if answers.repeated else "")
     )
 
 

@@ -60,19 +60,20 @@ def capture(serving: Serving) -> Capture:
 
 def test_halves_meet_by_inference_id_by_event_id_and_by_their_request(capture: Capture) -> None:
     capture.deliver(
-        "AllTraffic", line("1", "a", inference="x"), line("1", "b", inference="y"), line("2", "c", event="e")
+        "AllTraffic", line("1", "a", inference="x"), line("3", "b", inference="y"), line("2", "c", event="e")
     )
-    capture.deliver("shadow", line("1", "B", inference="y"), line("1", "A", inference="x"), line("9", "C", event="e"))
+    capture.deliver("shadow", line("3", "B", inference="y"), line("1", "A", inference="x"), line("9", "C", event="e"))
     assert capture.pairs() == [("e", "c", "C"), ("x", "a", "A"), ("y", "b", "B")]
     capture.deliver("AllTraffic", line("7", "d", event="p"))
     capture.deliver("shadow", line("7", "D"), line("8", "alone"))
     assert capture.pairs() == [("p", "d", "D")]
 
 
-def test_equal_requests_make_as_many_pairs_as_both_have(capture: Capture) -> None:
-    capture.deliver("AllTraffic", *[line("1", "a", event=f"p{n}") for n in range(3)])
-    capture.deliver("shadow", *[line("1", "a") for _ in range(2)])
-    assert len(capture.pairs()) == 2
+def test_of_equal_requests_the_first_pair_counts_and_the_others_are_told(capture: Capture) -> None:
+    capture.deliver("AllTraffic", *[line("1", "a", event=f"p{n}") for n in range(2)], line("2", "b", event="q"))
+    capture.deliver("shadow", *[line("1", "c") for _ in range(2)], line("2", "b"))
+    assert capture.pairs() == [("p0", "a", "c"), ("q", "b", "b")]
+    assert capture.reader.repeated == 1
 
 
 def test_requests_under_one_inference_id_are_told_apart(capture: Capture) -> None:

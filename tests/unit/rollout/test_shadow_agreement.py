@@ -131,16 +131,16 @@ def test_only_proven_agreement_passes() -> None:
     assert judged(needed).verdict is ShadowVerdict.GOOD
     few = judged(needed // 2)
     assert few.verdict is ShadowVerdict.INCONCLUSIVE
-    assert f"it takes {needed} pairs" in few.reason
+    assert f"it takes {needed} different requests" in few.reason
     between = judged(90, 10)
     assert between.verdict is ShadowVerdict.INCONCLUSIVE
-    assert "90.0% of the answers to 100 requests agree" in between.reason
+    assert "90.0% of the answers to 100 different requests agree" in between.reason
 
 
 def test_too_much_disagreement_is_worse_and_the_worst_pairs_are_shown() -> None:
     found = judged(50, 50)
     assert found.verdict is ShadowVerdict.WORSE
-    assert "50.0% of the answers to 100 requests agree" in found.reason
+    assert "50.0% of the answers to 100 different requests agree" in found.reason
     assert "id-50: a became b" in found.reason
     assert len(found.answers.worst) == 5
     assert from_json(ShadowEvidence, json.loads(json.dumps(to_json(found)))) == found

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
+#: The longest that Signature Version 4 allows.
+_SIGNED_SECONDS = 7 * 86400
+
 
 class _StoredLink(BaseOperatorLink):
     """A link whose address the operator has stored as an XCom under the link's own key."""
@@ -87,11 +90,13 @@ def logs_console_url(region: str, group: str, stream_prefix: str) -> str:
 def report_url(s3_client: Any, uri: S3Uri) -> str:
     """Return an address of a stored report that a browser opens.
 
-    On a local AWS (a client with its own endpoint on loopback) the object itself; on AWS its console page.
+    On a local AWS (a client with its own endpoint on loopback) the object itself, signed, for a browser has no
+    credentials; on AWS its console page.
     """
     endpoint = str(s3_client.meta.endpoint_url)
     if "://127.0.0.1" in endpoint or "://localhost" in endpoint:
-        return f"{endpoint}/{uri.bucket}/{quote(uri.key)}"
+        place = {"Bucket": uri.bucket, "Key": uri.key}
+        return str(s3_client.generate_presigned_url("get_object", Params=place, ExpiresIn=_SIGNED_SECONDS))
     region = s3_client.meta.region_name
     page = f"https://{region}.console.aws.amazon.com/s3/object/{uri.bucket}"
     return f"{page}?region={region}&prefix={quote(uri.key, safe='')}"

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -16,6 +17,7 @@ from running_task import aws_environment
 from airflow_dlaws.errors import ServiceUnavailable
 from airflow_dlaws.launchers.rollout_shadow import take_shadow_away
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
+from airflow_dlaws.links.aws import ReportLink
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.result import RolloutOutcome
 from airflow_dlaws.rollout.state import Cause, Step
@@ -71,18 +73,16 @@ def test_a_shadow_that_agrees_goes_and_then_gets_users(served: RolloutBench) -> 
 
 
 def test_a_shadow_that_answers_otherwise_never_gets_users(served: RolloutBench) -> None:
-    before = served.live_config()
+    before, task = served.live_config(), RolloutTask()
     with Traffic(served.aws, served.name) as traffic, pytest.raises(AirflowFailException) as failure:
-        served.roll_out(served.package("green", labels=3, flip_every=3), **QUICK)
+        served.roll_out(served.package("green", labels=3, flip_every=3), task, **QUICK)
     message = str(failure.value)
     assert "as a shadow the new model is worse than the one in service, and no user has seen it" in message
     assert "requests agree with production's" in message
     assert "the worst: " in message
     assert "became" in message
-    page = served.s3.get_object(Bucket=served.name, Key=f"state/rollouts/{served.name}/{served.only_config()}.html")[
-        "Body"
-    ].read()
-    assert b"the shadow answered" in page
+    with urlopen(task.pushed[ReportLink().xcom_key], timeout=10) as page:  # as a browser does: without credentials
+        assert b"the shadow answered" in page.read()
     assert served.live_config() == before
     assert set(traffic.answers) == {"blue"}
     state = served.record(served.only_config()).state

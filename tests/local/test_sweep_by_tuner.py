@@ -91,7 +91,7 @@ def test_a_tuning_job_gives_the_result_and_the_leaderboard_of_a_sweep(sweep: Tun
     job = sweep.sagemaker.describe_training_job(TrainingJobName=result.job_name)
     assert job["ModelArtifacts"]["S3ModelArtifacts"] == result.artifact_uri
     assert job["TrainingJobArn"] == result.job_arn
-    assert sweep.pushed["_link_ReportLink"].endswith("/leaderboard.html")
+    assert "/leaderboard.html?" in sweep.pushed["_link_ReportLink"]
     page = sweep.s3.get_object(Bucket=sweep.bucket, Key=result.report_uri.split("/", 3)[3])["Body"].read().decode()
     assert f"best is trial {result.best_trial}" in page
 

@@ -60,7 +60,7 @@ def test_a_sweep_hands_on_its_best_trial_and_the_whole_leaderboard(sweep: SweepT
     manifest = sweep.document(result.manifest_uri)
     assert manifest["artifact"]["uri"] == result.artifact_uri
     assert manifest["request"]["HyperParameters"] == job["HyperParameters"]
-    assert sweep.pushed["_link_ReportLink"].endswith("/leaderboard.html")
+    assert "/leaderboard.html?" in sweep.pushed["_link_ReportLink"]
     page = sweep.s3.get_object(Bucket=sweep.bucket, Key=result.report_uri.split("/", 3)[3])["Body"].read().decode()
     assert f"best is trial {result.best_trial}" in page
 

@@ -75,6 +75,8 @@ class Evidence:
     green_slow: int = 0
     blue_timed: int = 0
     blue_slow: int = 0
+    #: Where their latencies are furthest apart to green's disadvantage, in words; empty where they are nowhere.
+    slower: str = ""
 
 
 def judge(
@@ -241,7 +243,30 @@ def _with_slow(evidence: Evidence, latency: LatencyReference, minutes: Sequence[
         green_slow=sum(minute.green_over[at] for minute in timed),
         blue_timed=sum(minute.blue_timed for minute in timed),
         blue_slow=sum(minute.blue_over[at] for minute in timed),
+        slower=_slower(latency, timed),
     )
+
+
+def _slower(latency: LatencyReference, minutes: Sequence[Minute]) -> str:
+    """Say at which threshold green's answers are slower by most, in standard deviations of the difference.
+
+    The 95 % quantile need not be it: where the typical answer is slower, the slowest may be as fast as ever.
+    """
+    greens, blues = sum(minute.green_timed for minute in minutes), sum(minute.blue_timed for minute in minutes)
+    rows = []
+    for index, threshold in enumerate(latency.thresholds if greens and blues else ()):
+        green, blue = (sum(over[index] for over in overs) for overs in _overs(minutes))
+        share = (green + blue) / (greens + blues)
+        if 0 < share < 1:
+            rows.append(((green / greens - blue / blues) / math.sqrt(share * (1 - share)), threshold, green, blue))
+    apart, threshold, green, blue = max(rows, default=(0.0, 0.0, 0, 0))
+    if apart <= 0:
+        return ""
+    return f"{green} of {greens} answers of green and {blue} of {blues} of blue took over {threshold / 1000:.4g} ms"
+
+
+def _overs(minutes: Sequence[Minute]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    return [minute.green_over for minute in minutes], [minute.blue_over for minute in minutes]
 
 
 def _slow_index(latency: LatencyReference) -> int:
@@ -291,7 +316,10 @@ def _harm(plan: RolloutPlan, evidence: Evidence) -> str:
     loss = plan.business_metric.smallest_loss if plan.business_metric else 0.0
     return {
         "errors": f"green's error rate is at least {plan.smallest_harm:g} times blue's",
-        "latency": f"green is slower than blue by a factor of {plan.smallest_slowdown:g} or more",
+        "latency": (
+            f"green is slower than blue by a factor of {plan.smallest_slowdown:g} or more, most plainly where "
+            f"{evidence.slower or 'nothing tells it alone'}"
+        ),
         "predictions": (
             f"green's predictions are others than blue's by more than {plan.largest_prediction_shift:.0%} "
             "(largest_prediction_shift), or hardly ever any but one"

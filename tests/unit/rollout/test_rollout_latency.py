@@ -69,6 +69,23 @@ def test_the_verdict_says_that_it_is_latency_and_how_many_were_slow() -> None:
     assert f"{evidence.green_slow} of 300 answers of green" in evidence.reason
 
 
+def test_where_only_the_typical_answer_is_slower_the_verdict_names_the_numbers_that_show_it() -> None:
+    def over(median: int, slow: int) -> tuple[int, ...]:
+        return tuple(median if level <= 0.5 else slow if level <= 0.95 else 0 for level in LEVELS)
+
+    minutes = [
+        Minute(
+            start=n * 60, green_requests=100, blue_requests=100, green_timed=100, blue_timed=100,
+            green_over=over(95, 2), blue_over=over(50, 5),
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    reason = judge(PLAN, minutes, began=0, latency=REFERENCE).reason
+    # By the slowest one in twenty green looks faster.
+    assert "were 10 of 500 answers of green, 25 of 500 of blue" in reason
+    assert "most plainly where 475 of 500 answers of green and 250 of 500 of blue took over" in reason
+
+
 def test_without_a_reference_latency_says_nothing() -> None:
     random_ = random.Random(3)
     minutes = [simulated(random_, n * 60, green=60, blue=60, slowdown=3.0) for n in range(5)]

@@ -17,7 +17,7 @@ from airflow_dlaws.launchers.rollout_cleanup import clean_up
 from airflow_dlaws.launchers.rollout_leftovers import has_leftovers
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
 from airflow_dlaws.launchers.rollout_memory import RolloutMemory
-from airflow_dlaws.launchers.rollout_shadow import Shadow, only_shadowed
+from airflow_dlaws.launchers.rollout_shadow import Shadow, end_shadow, only_shadowed
 from airflow_dlaws.launchers.rollout_store import RolloutStore
 from airflow_dlaws.launchers.rollout_takeover import Takeover, with_endpoints
 from airflow_dlaws.launchers.rollout_upkeep import Upkeep
@@ -26,6 +26,7 @@ from airflow_dlaws.rollout.looks import look_of
 from airflow_dlaws.rollout.machine import Decision, decide
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill
+from airflow_dlaws.rollout.rehearsal import RehearsalVerdict
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import RolloutResult, result_of
 from airflow_dlaws.rollout.rules import Action
@@ -165,6 +166,12 @@ class RolloutConductor:
             self._upkeep.tell()
             self._store.write_report(self.record)
 
+    def must_wait_after(self, decision: Decision) -> bool:
+        """Tell whether AWS needs time after what was done; not after a rehearsal that is over, nor after a refusal."""
+        rehearsal = self.state.rehearsal
+        pending = rehearsal is not None and rehearsal.verdict is RehearsalVerdict.PENDING
+        return not is_final(self.state.step) and (pending or decision.action is not Action.REHEARSE)
+
     def _act(self, decision: Decision) -> tuple[RolloutState, bool]:
         """Return the state after the action, and whether AWS took it (False: the endpoint is moving, look again)."""
         state, endpoint_name = decision.state, self.order.endpoint_name
@@ -278,6 +285,12 @@ class RolloutConductor:
 
     def _go_back(self, cause: Cause, reason: str) -> None:
         now = self._clock()
+        if self.state.step in SHADOW_STEPS:
+            # First: AWS ends no shadow by itself, and a process that is killed may have seconds only.
+            try:
+                end_shadow(self._client("sagemaker"), self.state)
+            except DlawsError as error:
+                log.warning("%s", error)
         self._alarms.trip(reason, now)
         state = self.state.but(abandoned=True)
         if state.step in (Step.STARTING, Step.SHIFTING, *SHADOW_STEPS):

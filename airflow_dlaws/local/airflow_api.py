@@ -171,7 +171,7 @@ class AirflowApi:
         """Return an XCom value."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         value = self.call("GET", path, deserialize=False)["value"]
-        return json.loads(value) if isinstance(value, str) and value[:1] in '{["' else value
+        return json.loads(value) if isinstance(value, str) and value.startswith(("{", "[", '"')) else value
 
     def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str]:
         """Return the extra links of a task instance by name."""

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _TRIGGER_GRACE = timedelta(minutes=10)
 #: How long a worker stays to see a failed task's rollout back where it was; AWS goes on without it.
 _FAILURE_WAIT_SECONDS = 900.0
-#: A killed process has little time: Airflow follows SIGTERM with SIGKILL after 60 seconds.
+#: A killed process has little time. Airflow follows SIGTERM with SIGKILL after 5 seconds where the task was marked or
+#: cleared, so what matters most is done first; who ends a worker gives it more.
 _KILL_WAIT_SECONDS = 20.0
 #: Enough for a traceback, short enough for an e-mail.
 _LINES_IN_MESSAGE = 20
@@ -176,6 +177,8 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
                 conductor.perform(decision)
                 return self._end(conductor)
             conductor.perform(decision)
+            if not conductor.must_wait_after(decision):
+                continue
             if self.deferrable:
                 from airflow_dlaws.triggers.rollout import trigger_for
 

@@ -24,7 +24,7 @@ from airflow_dlaws.rollout.rules import (
 from airflow_dlaws.rollout.state import Cause, Step
 
 SHADOW_COMES = (rule_of(When.ALWAYS, Action.WAIT, Step.SHADOWING, "endpoint {endpoint} is given its shadow"),)
-_SHADOW_IS_BACK = "the shadow {shadow_config} is in service on {endpoint} again; {why}"
+_SHADOW_IS_THERE = "the shadow {shadow_config} is in service on {endpoint} and is taken away; {why}"
 #: No way on must leave a shadow: where the time is up in the middle of a movement, it is removed after that.
 _SHADOW_LATE = rule_of(
     When.TIME_IS_UP, Action.WAIT, Step.RESTORING, "this task's time is up: the shadow is removed", Cause.TIMEOUT
@@ -119,7 +119,7 @@ REMOVING_SHADOW: Mapping[Situation, tuple[Rule, ...]] = {
 AWAY_WITH_SHADOW = {
     Situation.ON_SHADOW: (
         rule_of(When.ROLLBACK_TIME_IS_UP, Action.FINISH, Step.FAILED, ROLLBACK_STUCK),
-        rule_of(When.ALWAYS, Action.RESTORE, Step.RESTORING, _SHADOW_IS_BACK, Cause.ERROR),
+        rule_of(When.ALWAYS, Action.RESTORE, Step.RESTORING, _SHADOW_IS_THERE, Cause.ERROR),
     ),
     Situation.SHADOW_MOVING: (
         rule_of(When.ROLLBACK_TIME_IS_UP, Action.FINISH, Step.FAILED, ROLLBACK_STUCK),

@@ -46,7 +46,7 @@ _WENT_BACK_BY_ITSELF = (
         Cause.BY_AWS,
     ),
 )
-_WENT_BACK = (rule_of(When.ALWAYS, Action.FINISH, Step.ROLLED_BACK, "AWS went back to {previous}: {why}"),)
+_WENT_BACK = (rule_of(When.ALWAYS, Action.FINISH, Step.ROLLED_BACK, "{previous} is in service again: {why}"),)
 
 _NOT_BEGUN = rule_of(
     When.ABORT, Action.FINISH, Step.FAILED, "{wish}; the endpoint was not touched by this rollout", Cause.ABORTED

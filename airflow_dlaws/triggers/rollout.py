@@ -7,6 +7,7 @@ trips the verdict alarm, because that must not wait for a free worker.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ class RolloutTrigger(BaseTrigger):
     :param names: its `RolloutNames` as JSON.
     :param state: the `RolloutState` to go on from, as JSON; the state file in S3 comes first.
     :param on_kill: an `OnKill`.
+    :param look_after: the first look is not before this moment, in epoch seconds. A task that is back before the
+        scheduler has heard its worker leave is failed as killed from outside (apache/airflow#72716).
     """
 
     def __init__(
@@ -41,10 +44,11 @@ class RolloutTrigger(BaseTrigger):
         names: Mapping[str, Any],
         state: Mapping[str, Any],
         on_kill: str,
+        look_after: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.connection, self.order, self.names, self.state = connection, order, names, state
-        self.kill_policy = on_kill
+        self.kill_policy, self.look_after = on_kill, look_after
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
@@ -56,6 +60,7 @@ class RolloutTrigger(BaseTrigger):
                 "names": dict(self.names),
                 "state": dict(self.state),
                 "on_kill": self.kill_policy,
+                "look_after": self.look_after,
             },
         )
 
@@ -83,6 +88,7 @@ class RolloutTrigger(BaseTrigger):
         await in_thread(abandon)
 
     async def _watch(self) -> dict[str, str]:
+        await asyncio.sleep(max(0.0, self.look_after - time.time()))
         conductor = await in_thread(self._conductor)
         while True:
             try:
@@ -107,11 +113,12 @@ class RolloutTrigger(BaseTrigger):
 
 
 def trigger_for(connection: AwsConnection, conductor: RolloutConductor, on_kill: OnKill) -> RolloutTrigger:
-    """Return the trigger that goes on with a rollout."""
+    """Return the trigger that goes on with a rollout, on which the worker has looked just now."""
     return RolloutTrigger(
         connection=to_json(connection),
         order=to_json(conductor.order),
         names=to_json(conductor.names),
         state=to_json(conductor.state),
         on_kill=on_kill.value,
+        look_after=time.time() + conductor.order.plan.look_seconds,
     )

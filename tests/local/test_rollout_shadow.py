@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +137,28 @@ def test_killed_with_a_shadow_the_task_takes_it_away(served: RolloutBench, momen
     asyncio.run(remade(deferred.trigger).on_kill())
     assert served.live_config() == before
     state = served.record(deferred.trigger.names["config_name"]).state
+    assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
+    served.assert_tidy()
+
+
+def test_a_signal_takes_the_shadow_away_and_nothing_is_done_after_it(served: RolloutBench) -> None:
+    before, task = served.live_config(), RolloutTask()
+    operator = served.operator(served.package("green", labels=3), **{**QUICK, "shadow_seconds": 200, "timeout": 3000})
+
+    def kill() -> None:
+        served.wait_until("the shadow is watched", lambda: served.describe().get("ShadowProductionVariants"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # As Airflow's task runner does: once the handler returns, the interrupted line goes on.
+    former = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    try:
+        threading.Thread(target=kill).start()
+        with pytest.raises(SystemExit):
+            operator.execute(task.context)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert served.live_config() == before
+    state = served.record(served.only_config()).state
     assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
     served.assert_tidy()
 

@@ -115,6 +115,8 @@ class RolloutBench:
         self.cloudwatch, self.runtime = aws.client("cloudwatch"), aws.client("sagemaker-runtime")
         self.name = f"e-{uuid.uuid4().hex[:10]}"
         self._scaled: Any = None
+        #: Endpoints of other tests on the same AWS.
+        self._others = {row.split()[0] for row in self._listed()}
         self.s3.create_bucket(Bucket=self.name)
         self.sagemaker.create_model_package_group(ModelPackageGroupName=self.name)
 
@@ -252,7 +254,10 @@ class RolloutBench:
         return str(answer["EndpointConfigName"])
 
     def others(self) -> list[str]:
-        """Return the endpoints that no bench has made, and that are not being deleted."""
+        """Return the endpoints that no bench has made, that are not being deleted, and were not there before."""
+        return [row for row in self._listed() if row.split()[0] not in self._others]
+
+    def _listed(self) -> list[str]:
         rows = self.sagemaker.list_endpoints()["Endpoints"]
         return [
             f"{row['EndpointName']} {row['EndpointStatus']}"

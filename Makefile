@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-down compose-env test bench-backfill bench-rollout-requests chaos-training check matrix format lock clean
+.PHONY: help install demo demo-down compose-env test bench-backfill bench-rollout-requests chaos-training chaos-rollout check matrix format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z%-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,11 @@ chaos-training: install ## Kill worker, triggerer and scheduler while tasks trai
 	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp DLAWS_CHAOS_ROUNDS=$(or $(ROUNDS),20) DLAWS_CHAOS_SEED=$(or $(SEED),0) \
 		DLAWS_CHAOS_RESULTS=benchmarks/results/chaos_training.json \
 		$(BIN)/pytest --basetemp=.dlaws/pytest -s tests/airflow/test_chaos_training.py
+
+# The whole matrix: about 750 rollouts, half an hour and more.
+chaos-rollout: install ## Kill a rollout at each API call it makes, and at random pairs of calls: [STRIDE=1] [PAIRS=10]
+	mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp DLAWS_KILL_STRIDE=$(or $(STRIDE),1) DLAWS_KILL_PAIRS=$(or $(PAIRS),10) \
+		$(BIN)/pytest --basetemp=.dlaws/pytest tests/local/test_rollout_kills.py
 
 check: install ## Formatting, lint, types, import layers, size budgets
 	$(BIN)/ruff format --check .

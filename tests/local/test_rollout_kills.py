@@ -34,10 +34,10 @@ QUICK = {
 }
 SHADOW = {"shadow_seconds": 1, "capture_lag_seconds": 0.2}
 ROLLING = {"strategy": "rolling", "maximum_batch_percent": 50, "initial_instance_count": 2}
-#: Every how many calls one is lost; DLAWS_KILL_STRIDE=1 loses each.
+#: Every how many calls one is lost; `make chaos-rollout` loses each.
 STRIDE = int(os.environ.get("DLAWS_KILL_STRIDE", "30"))
 PAIRS = int(os.environ.get("DLAWS_KILL_PAIRS", "2"))
-#: The whole matrix is some thousand rollouts of about three seconds each.
+#: The whole matrix is some 750 rollouts of a few seconds each.
 LIMIT = 1800 if STRIDE >= 30 else 6 * 3600
 
 

@@ -142,10 +142,11 @@ class RolloutConductor:
         decision = decide(self.order.plan, before, observation, now)
         log.info("%s (%s): %s", decision.state.step.value, decision.action.value, decision.reason)
         look = look_of(self.record, observation, decision, now)
-        if decision.action in ENDPOINT_ACTIONS:
+        if decision.action in ENDPOINT_ACTIONS and decision.action is not Action.RESTORE:
             # The step changes when the action is done; what was noticed is kept.
             self._save(before.but(**{name: getattr(decision.state, name) for name in _NOTICED}), look)
         else:
+            # Why green has to go must not die with us, or the next try would take our going back for AWS's.
             if decision.action is Action.TRIP:
                 self._alarms.trip(decision.reason, now)
             self._save(decision.state, look)

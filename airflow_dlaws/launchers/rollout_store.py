@@ -179,6 +179,11 @@ class RolloutStore:
         holder = self.folder.holder()
         return None if holder is None else holder.config_name == self._names.config_name
 
+    def taken_at(self) -> float | None:
+        """Return when a try of this rollout took the lock last: each has a time of its own. None without the lock."""
+        holder = self.folder.holder()
+        return holder.taken_at if holder and holder.config_name == self._names.config_name else None
+
     def ask_holder_to_go_back(self, *, why: str, now: float) -> None:
         """Leave a wish for the rollout that holds the endpoint, unless a person has asked something of it already."""
         holder = self.folder.holder()

@@ -81,6 +81,8 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             self._check_on_busy()
         self.allow_backfill, self.deferrable = allow_backfill, deferrable
         self._under_way: tuple[RolloutOrder, RolloutNames] | None = None
+        #: When this try took the endpoint's lock: by that it knows whether a later one has taken the rollout up.
+        self._taken_at: float | None = None
         #: The thread in which a part of the rollout is being done.
         self._at_work: int | None = None
         self._refuse_early()
@@ -109,7 +111,7 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
                 )
             # Who is killed while waiting must not take the turn after all.
             self._guarded(context, conductor, partial(time.sleep, self.poll_interval))
-        return self._guarded(context, conductor, lambda: self._go_on(conductor))
+        return self._guarded(context, conductor, lambda: self._tend(conductor))
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Act where the trigger found that a worker must; the endpoint is looked at again first."""
@@ -119,7 +121,7 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
         def go_on() -> dict[str, Any]:
             if "error" in event:
                 raise ServiceRefused(f"the rollout on {self.endpoint_name} cannot be watched: {event['error']}")
-            return self._go_on(conductor)
+            return self._tend(conductor)
 
         return self._guarded(context, conductor, go_on)
 
@@ -145,12 +147,16 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
 
         try:
             # Clients of its own: the interrupted call may hold locks of the usual ones.
-            RolloutConductor(AwsClients(self.connection).client, *self._under_way).abandon(
-                Cause.KILLED,
-                "the task was killed while the rollout was under way",
-                wait_seconds=_KILL_WAIT_SECONDS,
-                on_kill=OnKill(self.kill_policy),
-            )
+            client = AwsClients(self.connection).client
+            if self._taken_at is not None and self._lock_time(client) not in (None, self._taken_at):
+                self.log.warning("A later try has taken up the rollout on %s: it is left to it", self.endpoint_name)
+            else:
+                RolloutConductor(client, *self._under_way).abandon(
+                    Cause.KILLED,
+                    "the task was killed while the rollout was under way",
+                    wait_seconds=_KILL_WAIT_SECONDS,
+                    on_kill=OnKill(self.kill_policy),
+                )
         except DlawsError:
             self.log.exception("The rollout on %s could not be taken back", self.endpoint_name)
         if self._at_work == threading.get_ident():
@@ -168,6 +174,18 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             self.log.info("Waiting: %s", busy)
             return False
         return True
+
+    def _tend(self, conductor: RolloutConductor) -> dict[str, Any]:
+        """Go on with a rollout whose lock this try has."""
+        self._taken_at = self._lock_time(self.aws.client)
+        return self._go_on(conductor)
+
+    def _lock_time(self, client: Callable[[str], Any]) -> float | None:
+        from airflow_dlaws.launchers.rollout_store import RolloutStore
+        from airflow_dlaws.storage import ObjectStore
+
+        assert self._under_way is not None
+        return RolloutStore(ObjectStore(client("s3")), *self._under_way).taken_at()
 
     def _go_on(self, conductor: RolloutConductor) -> dict[str, Any]:
         """Look and act until the rollout is over, or (deferrable) until there is nothing to do but wait."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 from botocore.exceptions import EndpointConnectionError
 from rollout_bench import RolloutBench, RolloutTask, Traffic, first_event, remade
 from running_task import aws_environment
@@ -266,6 +266,22 @@ def test_killed_in_the_worker_the_rollout_goes_back(served: RolloutBench) -> Non
     worker.join(30)
     assert served.live_config() == before
     assert len(errors) == 1
+    served.assert_tidy()
+
+
+def test_a_worker_that_is_killed_late_leaves_the_rollout_to_the_retry_that_has_taken_it_up(
+    served: RolloutBench,
+) -> None:
+    package = served.package("green")
+    former = served.operator(package, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        former.execute(RolloutTask("run-1", max_tries=1).context)
+    retry = RolloutTask("run-1", max_tries=1, try_number=2)
+    with Traffic(served.aws, served.name):
+        deferred = served.begin(package, retry)
+        former.on_kill()
+        result = served.go_on(deferred, package, retry)
+    assert result.outcome is RolloutOutcome.PROMOTED
     served.assert_tidy()
 
 

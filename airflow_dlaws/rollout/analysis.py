@@ -107,11 +107,7 @@ def judge(
     past = [minute for minute in ordered if minute.start + 60 <= began and minute.blue_requests > 0]
     pairs = _with_past(during, past) if plan.strategy is Strategy.ALL_AT_ONCE else during
     bounds = _bounds(plan, during, plan.shares if shares is None else shares)
-    compared = [
-        _warm(plan, minute, pairs)
-        for minute in pairs
-        if is_comparable(minute) and not (minute.start in bounds and bounds[minute.start].proves_nothing)
-    ]
+    compared = [_warm(plan, minute, pairs) for minute in _compared(plan, pairs, bounds)]
     judgement = Judgement(plan, latency, stakes)
     for minute in compared:
         judgement.add(minute, bounds.get(minute.start))
@@ -138,6 +134,22 @@ def _bounds(plan: RolloutPlan, minutes: Sequence[Minute], shares: Sequence[float
     if plan.strategy is Strategy.ALL_AT_ONCE:
         return {}  # what it is compared with is another time anyhow
     return moved(((minute.start, minute.green_requests, minute.blue_requests) for minute in minutes), shares)
+
+
+def _compared(plan: RolloutPlan, minutes: Sequence[Minute], bounds: dict[int, ShareBounds]) -> list[Minute]:
+    """Return the minutes that count; `bounds` loses those of minutes that count only for want of others.
+
+    A minute in which all traffic may have been green's proves nothing, whatever its burst. Where without it there
+    would be no verdict, as of a bake within one minute, it is compared by its own split all the same.
+    """
+    found = [minute for minute in minutes if is_comparable(minute)]
+    useless = {start for start, each in bounds.items() if each.proves_nothing}
+    kept = [minute for minute in found if minute.start not in useless]
+    if sum(minute.green_requests for minute in kept) >= plan.min_requests:
+        return kept
+    for start in useless:
+        del bounds[start]
+    return found
 
 
 def _warm(plan: RolloutPlan, minute: Minute, minutes: Sequence[Minute]) -> Minute:

@@ -61,10 +61,13 @@ def test_a_bad_model_is_found_in_the_minute_in_which_it_begins_to_serve() -> Non
     assert judge(CANARY, minutes, began=0).verdict is Verdict.HARM
 
 
-def test_a_minute_that_may_have_been_all_of_greens_is_not_compared_and_gives_no_verdict() -> None:
-    minutes = [served(0, BEFORE), served(60, (10, 90, 0.0)), served(120, (300, 20, 0.0))]
+@pytest.mark.parametrize(("before", "compared"), [((100, 900, 0.0), 100), ((10, 90, 0.0), 310)])
+def test_a_minute_that_may_have_been_all_of_greens_is_compared_only_where_there_would_be_no_verdict_without_it(
+    before: tuple[int, int, float], compared: int
+) -> None:
+    minutes = [served(0, BEFORE), served(60, before), served(120, (300, 20, 0.0))]
     evidence = judge(CANARY, minutes, began=0)
-    assert (evidence.verdict, evidence.compared_requests) == (Verdict.INCONCLUSIVE, 10)
+    assert (evidence.verdict, evidence.compared_requests) == (Verdict.NO_HARM_SEEN, compared)
 
 
 def test_steady_traffic_has_no_bounds_whatever_share_the_instances_give() -> None:

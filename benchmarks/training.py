@@ -45,9 +45,9 @@ RESULTS = ROOT / "benchmarks" / "results" / "training.json"
 #: Of the bare loop's time: what stopping, resuming, reporting and exact sharing may cost.
 BAR = 0.03
 #: CPU seconds that ours trains in a round, which has one checkpoint at least: Young and Daly ask for no more.
-ROUND_S = 2.5
+ROUND_S = 10.0
 #: Turns of one and two processes, and CPU seconds of each.
-SCALING_ROUNDS, SCALING_S = 3, 0.5
+SCALING_ROUNDS, SCALING_S = 3, 1.5
 
 
 def alone() -> Group:

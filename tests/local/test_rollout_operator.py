@@ -14,7 +14,6 @@ from botocore.exceptions import EndpointConnectionError
 from rollout_bench import RolloutBench, RolloutTask, Traffic, first_event, remade
 from running_task import aws_environment
 
-from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
 from airflow_dlaws.rollout.plan import RolloutPlan
@@ -381,28 +380,3 @@ def test_a_backfill_does_not_deploy_unless_told_to(served: RolloutBench) -> None
     assert served.live_config() == before
     asked = {"allow_backfill": True, "on_no_traffic": "promote", "wait_seconds": 1}
     assert served.roll_out(package, RolloutTask(run_type="backfill"), **asked).outcome is RolloutOutcome.PROMOTED
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"canary_percent": 60}, "canary_percent"),
-        ({"role_arn": "dlaws"}, "role_arn"),
-        ({"instance_type": "m5.large"}, "instance_type"),
-        ({"endpoint_name": "flight_delays"}, "endpoint_name"),
-        ({"state_s3_uri": "bucket/state"}, "state_s3_uri"),
-        ({"on_kill": "stop"}, "on_kill"),
-        ({"timeout": 60, "wait_seconds": 600}, "timeout"),
-    ],
-)
-def test_a_bad_argument_is_refused_when_the_dag_is_parsed(change: dict[str, object], named: str) -> None:
-    arguments: dict[str, object] = {
-        "task_id": "rollout",
-        "endpoint_name": "flight-delays",
-        "model_package_arn": "arn:aws:sagemaker:us-east-1:123456789012:model-package/flights/1",
-        "role_arn": "arn:aws:iam::123456789012:role/dlaws-sagemaker",
-        "instance_type": "ml.m5.large",
-        "state_s3_uri": "s3://bucket/state",
-    }
-    with pytest.raises(SpecificationError, match=named):
-        BlueGreenRolloutOperator(**{**arguments, **change})  # type: ignore[arg-type]

@@ -4,7 +4,7 @@
 
 A bare loop shuffles, indexes, goes forward and backward, and steps; it can neither be stopped nor resumed.
 sm_runtime.fit does the same with checkpoints, control messages and exact sharing. Both in one process with one thread,
-and in turns of about 0.15 s within one run, so that a busy machine disturbs both alike: after some steps of ours as
+and in turns of about 0.03 s within one run, so that a busy machine disturbs both alike: after some steps of ours as
 many of the bare loop. Bar: at most 3 % more. A round's figure is all that ours took from its first step on, the
 thread that writes checkpoints and the last checkpoint included, over what as many bare steps took; the median over
 the rounds counts. On processors this is CPU time, as other work on a shared machine spoils the wall clock; on a GPU it

@@ -19,9 +19,9 @@ from sm_runtime.ranks import Group
 from sm_runtime.sampler import shuffled
 from training_cases import Case
 
-#: Wall seconds of a stretch, about: short enough that a busy machine disturbs two neighbours alike, and a thousand
-#: times longer than reading the clocks takes.
-STRETCH_S = 0.15
+#: Wall seconds of a stretch, about: short enough that a busy machine disturbs two neighbours alike. Reading the
+#: clocks and going from one loop to the other takes 30 microseconds, which count as ours.
+STRETCH_S = 0.03
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,15 @@ class Tensors:
         if not tensors or len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors with {[len(tensor) for tensor in tensors]} rows: each sample needs one in each")
         self.tensors = tensors
+        self._away = None if tensors[0].device.type == "cpu" else tensors[0].device
 
     def __len__(self) -> int:
         return len(self.tensors[0])
 
     def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, ...]:
-        chosen = torch.from_numpy(indices).to(self.tensors[0].device)
+        chosen = torch.from_numpy(indices)
+        if self._away:
+            chosen = chosen.to(self._away)
         return tuple(tensor.index_select(0, chosen) for tensor in self.tensors)
 
     def to(self, device: torch.device) -> "Tensors":

@@ -139,7 +139,8 @@ class _Run:
         self.pulse = Pulse(group, shortest)
         self.pace = Pace(plan.report_s, group.device)
         self.autocast = autocast(plan, group.device)
-        self.losses = torch.zeros((), dtype=torch.float64, device=group.device)
+        # Of each micro-batch since the last talk, added up then: a sum kept on the way costs a kernel more in each.
+        self.losses: list[torch.Tensor] = []
         self.samples = 0
         # A few: a batch, the rest at the end of an epoch, and 0 for processes without a part of a step.
         self.factors: dict[float, torch.Tensor] = {}
@@ -153,7 +154,7 @@ class _Run:
                 self.parallel.warm_up(lambda: self.backward(step, micro, batch, True))  # noqa: B023  called at once
                 begun = True
             last = number == len(step.micro_batches) - 1
-            self.losses.add_(self.backward(step, micro, batch, last))
+            self.losses.append(self.backward(step, micro, batch, last))
             if not last:
                 continue
             self.update(step)
@@ -206,7 +207,8 @@ class _Run:
         now, first = time.monotonic(), self.group.first
         save = first and self.checkpoints.wanted and self.interval.due(now) and not self.checkpoints.writing
         line = first and self.pace.due()
-        told = [stopping.stop_wanted(), save, line, self.losses.item(), self.feed.waited]
+        loss = torch.stack(self.losses).sum(dtype=torch.float64).item()
+        told = [stopping.stop_wanted(), save, line, loss, self.feed.waited]
         stop, save, line, loss, waited = self.pulse.talk([float(value) for value in told])
         members = 1 if self.parallel.together else self.group.size
         self.note(step, loss / members, waited / self.group.size)
@@ -224,7 +226,7 @@ class _Run:
         self.pace.add(samples=self.samples, loss=loss, waited_s=waited)
         self.epoch_loss += loss
         self.epoch_samples += self.samples
-        self.losses.zero_()
+        self.losses.clear()
         self.samples, self.feed.waited = 0, 0.0
 
     def end_epoch(self, epoch: int) -> None:

@@ -12,6 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from sm_runtime.plan import Plan
 from sm_runtime.ranks import Group
 
+_NOTHING = contextlib.nullcontext()
+
 
 def place(model: torch.nn.Module, plan: Plan, group: Group) -> torch.nn.Module:
     """Move the model to this process's device, and shard it where the plan says FSDP2. Before the optimizer is made."""
@@ -65,17 +67,13 @@ class Parallel:
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(buffers[name])
 
-    @contextlib.contextmanager
-    def micro_batch(self, last: bool) -> Iterator[None]:
-        """Exchange gradients after the last micro-batch of a step only."""
+    def micro_batch(self, last: bool) -> contextlib.AbstractContextManager:
+        """Return the context of a micro-batch: gradients are exchanged after the last one of a step only."""
         if isinstance(self.forward, FSDPModule):
             self.forward.set_requires_gradient_sync(last)
-            yield
-        elif isinstance(self.forward, DistributedDataParallel) and not last:
-            with self.forward.no_sync():
-                yield
-        else:
-            yield
+        elif not last and isinstance(self.forward, DistributedDataParallel):
+            return self.forward.no_sync()
+        return _NOTHING
 
     def clip(self, longest: float) -> None:
         """Shorten the gradient of the step to `longest`."""

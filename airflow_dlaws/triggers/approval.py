@@ -12,6 +12,7 @@ from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.hooks.aws import AwsConnection, forget_clients, shared_clients
 from airflow_dlaws.jobs.wire import from_json
 from airflow_dlaws.registry.approval import approval_of, describe
+from airflow_dlaws.triggers.departure import worker_gone
 
 
 class ApprovalTrigger(BaseTrigger):
@@ -49,7 +50,10 @@ class ApprovalTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: an answer (see `answer_event`), or `{"status": "decided" | "trouble" | "deadline"}`."""
-        yield TriggerEvent(await self._event())  # type: ignore[no-untyped-call]
+        began = time.monotonic()
+        event = await self._event()
+        await worker_gone(self, began)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _event(self) -> dict[str, Any]:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from airflow_dlaws.hooks.verdicts import VerdictInbox, verdict_folder
 from airflow_dlaws.jobs.identity import digest_of
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.storage import ObjectStore, S3Uri
+from airflow_dlaws.triggers.departure import worker_gone
 
 #: A few failed listings in a row are weather; more are for the worker, whose attempt fails with the reason or succeeds.
 _MAX_FAILURES = 5
@@ -64,7 +66,10 @@ class UnreadCaptureTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: `{"status": "unread" | "deadline" | "trouble"}`."""
-        yield TriggerEvent(await self._event())  # type: ignore[no-untyped-call]
+        began = time.monotonic()
+        event = await self._event()
+        await worker_gone(self, began)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _event(self) -> dict[str, str]:
         failures = 0

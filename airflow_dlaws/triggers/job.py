@@ -18,6 +18,7 @@ from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.protocol import Launcher, LogCursor
 from airflow_dlaws.launchers.watch import Look
+from airflow_dlaws.triggers.departure import worker_gone
 from airflow_dlaws.triggers.polling import looks
 from airflow_dlaws.triggers.progress import ProgressTeller
 
@@ -91,8 +92,10 @@ class JobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch the job; yield one JobEvent as JSON."""
+        began = time.monotonic()
         try:
             event = await self._watch()
+            await worker_gone(self, began)
         except asyncio.CancelledError:
             if not TRIGGER_HAS_ON_KILL and await cancelled_by_user(self.task_instance):
                 await self.on_kill()

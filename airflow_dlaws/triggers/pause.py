@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow_dlaws._compat import BaseTrigger, TriggerEvent
+from airflow_dlaws.triggers.departure import worker_gone
 
 
 class PauseTrigger(BaseTrigger):
@@ -26,5 +27,7 @@ class PauseTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleep; the event says nothing."""
+        began = time.monotonic()
         await asyncio.sleep(max(0.0, self.until - time.time()))
+        await worker_gone(self, began)
         yield TriggerEvent({})  # type: ignore[no-untyped-call]

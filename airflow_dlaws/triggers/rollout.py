@@ -19,6 +19,7 @@ from airflow_dlaws.launchers.rollout import ENDPOINT_ACTIONS, RolloutConductor
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.state import Cause, RolloutState
+from airflow_dlaws.triggers.departure import worker_gone
 
 #: Airflow gives a trigger's on_kill 30 seconds; going back itself is AWS's work and goes on without us.
 _KILL_WAIT_SECONDS = 20.0
@@ -32,8 +33,6 @@ class RolloutTrigger(BaseTrigger):
     :param names: its `RolloutNames` as JSON.
     :param state: the `RolloutState` to go on from, as JSON; the state file in S3 comes first.
     :param on_kill: an `OnKill`.
-    :param look_after: the first look is not before this moment, in epoch seconds. A task that is back before the
-        scheduler has heard its worker leave is failed as killed from outside (apache/airflow#72716).
     """
 
     def __init__(
@@ -44,11 +43,10 @@ class RolloutTrigger(BaseTrigger):
         names: Mapping[str, Any],
         state: Mapping[str, Any],
         on_kill: str,
-        look_after: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.connection, self.order, self.names, self.state = connection, order, names, state
-        self.kill_policy, self.look_after = on_kill, look_after
+        self.kill_policy = on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
@@ -60,14 +58,15 @@ class RolloutTrigger(BaseTrigger):
                 "names": dict(self.names),
                 "state": dict(self.state),
                 "on_kill": self.kill_policy,
-                "look_after": self.look_after,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until a worker must act, or nothing more can be learnt; yield the reason."""
+        began = time.monotonic()
         try:
             payload = await self._watch()
+            await worker_gone(self, began)
         except asyncio.CancelledError:
             if not TRIGGER_HAS_ON_KILL and await cancelled_by_user(self.task_instance):
                 await self.on_kill()
@@ -88,7 +87,6 @@ class RolloutTrigger(BaseTrigger):
         await in_thread(abandon)
 
     async def _watch(self) -> dict[str, str]:
-        await asyncio.sleep(max(0.0, self.look_after - time.time()))
         conductor = await in_thread(self._conductor)
         while True:
             try:
@@ -120,5 +118,4 @@ def trigger_for(connection: AwsConnection, conductor: RolloutConductor, on_kill:
         names=to_json(conductor.names),
         state=to_json(conductor.state),
         on_kill=on_kill.value,
-        look_after=time.time() + conductor.order.plan.look_seconds,
     )

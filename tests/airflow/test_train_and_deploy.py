@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scheduler_log import wait_until_heard
 
 from airflow_dlaws.cli import main
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
@@ -90,7 +89,7 @@ class Pipeline:
     """Runs of the DAG on one endpoint, and what AWS says of it."""
 
     def __init__(self, airflow: LocalAirflow, aws: LocalAws) -> None:
-        self._airflow, self.api, self.aws = airflow, airflow.api, aws
+        self.api, self.aws = airflow.api, aws
         self.s3, self.sagemaker = aws.client("s3"), aws.client("sagemaker")
         #: What the first run asked.
         self.question: dict[str, Any] = {}
@@ -121,10 +120,6 @@ class Pipeline:
     def wait_for_question(self, run_id: str) -> None:
         """Wait until a person is asked."""
         self.wait_for(run_id, "approve", WAITING)
-        self.wait_until_heard(run_id, "approve")
-
-    def wait_until_heard(self, run_id: str, task: str, try_number: int = 1) -> None:
-        wait_until_heard(self._airflow, DAG, run_id, task, try_number)
 
     def wait(self, run_id: str, expected: str, limit_s: float = 180) -> None:
         assert self.api.wait_for_run(DAG, run_id, limit_s=limit_s) == expected, self.why(run_id)
@@ -215,7 +210,6 @@ def test_an_aborted_canary_is_red_and_the_old_model_in_service(
     # Cleared, the task rolls the same package out once more; what comes before it need not be done again.
     pipeline.api.clear(DAG, served, "roll_out")
     wait_until(lambda: len(pipeline.records()) > rollouts and pipeline.shifts(), limit_s=120, what="the canary bakes")
-    pipeline.wait_until_heard(served, "roll_out", try_number=2)
     assert main(["rollout", "abort", ENDPOINT, "--state", f"s3://{BUCKET}", "--why", "wrong months"]) == 0
     pipeline.wait(served, "failed")
     assert pipeline.api.task_state(DAG, served, "roll_out") == "failed"

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from scheduler_log import wait_until_heard
 
 from airflow_dlaws.local.airflow_api import wait_until
 from airflow_dlaws.local.airflow_stack import LocalAirflow
@@ -42,7 +41,6 @@ def test_progress_is_read_through_the_api_while_the_task_is_deferred(
     if links["Progress"]:  # this Airflow may have no address of its own
         assert links["Progress"].endswith(f"/dags/{DAG}/runs/{quote(run_id, safe='')}/tasks/train/xcom")
 
-    wait_until_heard(airflow, DAG, run_id, "train")
     job = airflow.api.xcom(DAG, run_id, "train", "dlaws_job")["reference"]["name"]
     local_aws.order_fault(kind="interruption", target=job, times=1)
     assert airflow.api.wait_for_run(DAG, run_id, limit_s=120) == "success"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,11 +206,17 @@ def test_a_model_too_slow_for_its_samples_fails_when_the_time_is_up(bench: Rollo
     assert "this task's time is up: the slowest of those before took" in reason
 
 
-@pytest.mark.slow
 def test_out_of_time_while_it_comes_up_the_last_try_stays_until_it_is_gone(served: RolloutBench) -> None:
     quick = {"wait_seconds": 1, "termination_wait_seconds": 0, "timeout": 4}
+
+    def give_up() -> None:  # as AWS does after 24 minutes
+        served.aws.order_fault(kind="ping", target=served.others()[0].split()[0], times=1)
+
+    gives_up = threading.Timer(7, give_up)
+    gives_up.start()
     with pytest.raises(AirflowException, match="is being created, which AWS lets nobody stop"):
         served.roll_out(served.package("mute", ping=500), **options(served, "1", **quick))
+    assert gives_up.finished.is_set(), "the try has not stayed"
     served.assert_tidy()
 
 

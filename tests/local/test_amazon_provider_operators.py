@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import running_task
+from airflow.providers.amazon.aws.hooks import sagemaker
 from airflow.providers.amazon.aws.operators.sagemaker import (
     SageMakerEndpointConfigOperator,
     SageMakerEndpointOperator,
@@ -30,9 +33,13 @@ def training_operator(config: dict[str, Any], **options: Any) -> SageMakerTraini
     return SageMakerTrainingOperator(task_id="train", config=config, aws_conn_id=None, check_interval=1, **options)
 
 
-@pytest.mark.slow  # with the log on, the provider looks at the job every 30 seconds, whatever check_interval says
 @pytest.mark.usefixtures("aws_environment")
-def test_the_training_operator_trains_and_prints_the_log(trainer: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_training_operator_trains_and_prints_the_log(
+    trainer: Trainer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the log on, the provider looks at the job every 30 seconds of this clock, whatever check_interval says.
+    quick_clock = SimpleNamespace(sleep=time.sleep, time=time.time, monotonic=lambda: 30 * time.monotonic())
+    monkeypatch.setattr(sagemaker, "time", quick_clock)
     request = trainer.request("echo hello from $TRAINING_JOB_NAME; echo m > /opt/ml/model/m", instances=2)
     answer = training_operator(request, print_log=True, wait_for_completion=True).execute({})
     description = answer["Training"]

@@ -33,10 +33,11 @@ demo-down: install ## Stop what `make demo` left running
 compose-env: ## Write .env with new passwords and keys for docker-compose.yaml
 	$(PYTHON) scripts/compose_env.py
 
-# The tests with a real Airflow come last and one by one: its scheduler wants the cores for itself.
+# The tests with a real Airflow come last and one by one: its scheduler wants the cores for itself. The others, mostly
+# waits, are handed out by files, the longest first (tests/conftest.py).
 PYTEST = mkdir -p .dlaws/tmp && TMPDIR=$(CURDIR)/.dlaws/tmp $(BIN)/pytest --basetemp=.dlaws/pytest
 test: install ## Run all tests (real Airflow, real processes)
-	$(PYTEST) tests/unit tests/local tests/slurm -n 2 --dist loadfile
+	$(PYTEST) tests/local tests/slurm tests/unit -n 2 --dist loadfile --no-loadscope-reorder
 	$(PYTEST) tests/airflow tests/stack
 
 bench-backfill: install ## Backfill six months of flights in a real Airflow; figures in benchmarks/results/backfill.json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ from airflow_dlaws.local.process import LocalAws
 SERVE_TEST = Path(__file__).parent / "local" / "images" / "serve-test"
 #: The image `*/train-test:*`: its program `train` reports a loss for each epoch, as its hyperparameters say.
 TRAIN_TEST = Path(__file__).parent / "local" / "images" / "train-test"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Hand the files with the most slow tests out first: one that began last would keep one worker busy alone."""
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,9 @@ IMAGES = Path(__file__).parent / "images"
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    # Captures come every four seconds, and a bake of half a minute takes twelve.
     with LocalAws(
-        tmp_path_factory.mktemp("predictions-aws"), time_scale=1.0, images={"*/serve-test:*": IMAGES / "serve-test"}
+        tmp_path_factory.mktemp("predictions-aws"), time_scale=0.4, images={"*/serve-test:*": IMAGES / "serve-test"}
     ) as started:
         yield started
 
@@ -116,7 +117,7 @@ def test_a_model_that_answers_well_and_sells_nothing_is_rolled_back(bench: Rollo
         pytest.raises(AirflowFailException, match="worse for the business than blue by more than 10%") as failed,
     ):
         # What blue sells is learnt from its first window: the verdict falls in the second minute.
-        bench.roll_out(bench.package("green"), wait_seconds=80, timeout=180, business_metric=metric)
+        bench.roll_out(bench.package("green"), wait_seconds=200, timeout=400, business_metric=metric)
     assert "visits_that_order: 0 a unit among" in str(failed.value)
     assert bench.live_config() == before
     state = bench.record(configs(bench)[0]).state

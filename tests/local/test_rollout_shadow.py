@@ -27,9 +27,9 @@ from airflow_dlaws.rollout.state import Cause, Step
 from airflow_dlaws.storage import ObjectStore
 
 IMAGES = Path(__file__).parent / "images"
-#: AWS's waits are a tenth of a second for each; the shadow's own time is ours, and real.
+#: AWS's waits are three hundredths of a second for each; the shadow's own time is ours, and real.
 QUICK: dict[str, Any] = {
-    "wait_seconds": 60,
+    "wait_seconds": 120,
     "termination_wait_seconds": 5,
     "shadow_seconds": 4,
     "capture_lag_seconds": 20,
@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     with LocalAws(
-        tmp_path_factory.mktemp("shadow-aws"), time_scale=0.1, images={"*/serve-test:*": IMAGES / "serve-test"}
+        tmp_path_factory.mktemp("shadow-aws"), time_scale=0.03, images={"*/serve-test:*": IMAGES / "serve-test"}
     ) as started:
         yield started
 

@@ -87,8 +87,11 @@ class _Ids:
         return self._sorted.tobytes()
 
     def _merge(self) -> None:
-        import numpy as np
-
-        both = np.concatenate([np.frombuffer(self._sorted, dtype="<u8"), np.array(sorted(self._pending), dtype="<u8")])
-        both.sort(kind="stable")  # two sorted runs, which a stable sort merges in one pass
-        self._sorted, self._pending = array("Q", both.tobytes()), set()
+        # Without numpy, which who only rolls out need not have: runs of the old numbers are copied whole.
+        merged, done = array("Q"), 0
+        for number in sorted(self._pending):
+            place = bisect_left(self._sorted, number, done)
+            merged += self._sorted[done:place]
+            merged.append(number)
+            done = place
+        self._sorted, self._pending = merged + self._sorted[done:], set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_dlaws.errors import DlawsError
@@ -170,7 +170,7 @@ class RolloutMeasures:
             log.warning("captured requests cannot be read: %s", error)
             return judge_of.evidence(notes.capture.tally)
         tally = judge_of.settle(capture.tally, now)
-        self._note(Notes(capture=CaptureProgress(tally=tally, seen=capture.seen), business=notes.business))
+        self._note(Notes(capture=replace(capture, tally=tally), business=notes.business))
         return judge_of.evidence(tally)
 
     def _business(self, state: RolloutState, began: float, now: float) -> tuple[BusinessEvidence | None, str]:

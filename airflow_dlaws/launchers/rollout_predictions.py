@@ -1,11 +1,15 @@
 """Reads what both fleets answer out of their captured requests: each file once, a bounded number at a look.
 
+SageMaker may deliver a request more than once, also in another file: it is counted once, by the ledger of
+`drift.events`, whose pages are minutes here. Settled minutes get no more answers: their pages are thrown away.
+
 Captured records do not say which model answered. Fleets are told apart by where they capture: every configuration that
 a rollout makes has a DestinationS3Uri of its own (`launchers.endpoint.capture_uri`).
 """
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from airflow_dlaws.drift.answers import outcome_of
 from airflow_dlaws.drift.body import Unreadable
 from airflow_dlaws.drift.capture import parse_envelope, read_bodies
-from airflow_dlaws.drift.events import event_number
+from airflow_dlaws.drift.events import EventLedger, event_number, line_number_in_file
 from airflow_dlaws.drift.lines import capped_lines
 from airflow_dlaws.rollout.predictions import Outcome, PredictionReference, PredictionTally, counted, reference_of
 from airflow_dlaws.storage import ObjectStore, S3Uri, StoredObject
@@ -37,6 +41,17 @@ class CaptureProgress:
 
     tally: PredictionTally = field(default_factory=PredictionTally)
     seen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: By fleet and minute ("green 1700000040"): the requests that were counted, as `EventLedger` keeps them, in base64.
+    counted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """One request: when it was answered (epoch seconds), the number by which it is known, one of its answers."""
+
+    at: float
+    number: int
+    outcome: Outcome
 
 
 class CapturedPredictions:
@@ -47,15 +62,16 @@ class CapturedPredictions:
 
     def reference(self, blue_capture: str, now: float) -> PredictionReference | None:
         """Cut cells by what blue answered last; None where it answered too little that can be read."""
-        outcomes: list[Outcome] = []
+        outcomes: dict[int, Outcome] = {}
         for back in range(_HOURS_BACK):
             hour = (datetime.fromtimestamp(now, UTC) - timedelta(hours=back)).strftime(_HOUR)
             for row in sorted(self._files(blue_capture, hour, hour), key=lambda row: row.last_modified, reverse=True):
                 wanted = _ENOUGH_ANSWERS - len(outcomes)
-                outcomes += [outcome for _, outcome in itertools.islice(self._answers(row.uri), wanted)]
+                new = (each for each in self._answers(row.uri) if each.number not in outcomes)
+                outcomes |= {each.number: each.outcome for each in itertools.islice(new, wanted)}
                 if len(outcomes) >= _ENOUGH_ANSWERS:
-                    return reference_of(outcomes)
-        return reference_of(outcomes)
+                    return reference_of([*outcomes.values()])
+        return reference_of([*outcomes.values()])
 
     def read(
         self,
@@ -66,7 +82,7 @@ class CapturedPredictions:
         since: float,
         until: float,
     ) -> CaptureProgress:
-        """Count the files that are new.
+        """Count the files that are new, each request once.
 
         :param places: "green" and "blue": the DestinationS3Uri of each.
         :param since: answers given before are not counted; epoch seconds, like `until`, which is now.
@@ -75,6 +91,10 @@ class CapturedPredictions:
         now = datetime.fromtimestamp(until, UTC)
         first = datetime.fromtimestamp(since, UTC).strftime(_HOUR)
         opened = max(first, (now - _LATE).strftime(_HOUR))
+        ledger, settled = (
+            EventLedger(lambda page: base64.b64decode(progress.counted.get(page, ""))),
+            progress.tally.settled_until,
+        )
         seen = {}
         for side, fleet in enumerate(_FLEETS):
             known = set(progress.seen.get(fleet, ()))
@@ -82,13 +102,19 @@ class CapturedPredictions:
                 row for row in self._files(places[fleet], opened, now.strftime(_HOUR)) if self._key(row) not in known
             ]
             for row in rows[:_FILES_AT_A_LOOK]:
-                for at, outcome in self._answers(row.uri):
-                    if at >= since:
-                        answers[int(at) // 60 * 60][side].append(reference.cell(outcome))
+                for each in self._answers(row.uri):
+                    minute = int(each.at) // 60 * 60
+                    if each.at >= since and minute >= settled and ledger.claim(_page(fleet, minute), each.number):
+                        answers[minute][side].append(reference.cell(each.outcome))
                 known.add(self._key(row))
             # Files of closed hours are not listed any more.
             seen[fleet] = tuple(sorted(key for key in known if key >= opened))
-        return CaptureProgress(tally=counted(progress.tally, len(reference.counts), answers), seen=seen)
+        pages = {**progress.counted, **{page: base64.b64encode(ids).decode() for page, ids in ledger.changed().items()}}
+        return CaptureProgress(
+            tally=counted(progress.tally, len(reference.counts), answers),
+            seen=seen,
+            counted={page: ids for page, ids in pages.items() if _minute_of(page) >= settled},
+        )
 
     def _key(self, row: StoredObject) -> str:
         return row.uri.key.rpartition(self._below)[2]
@@ -102,9 +128,9 @@ class CapturedPredictions:
                 return
             yield row
 
-    def _answers(self, uri: S3Uri) -> Iterator[tuple[float, Outcome]]:
-        """Yield when each request was answered, and one answer of it; None where it cannot be read."""
-        for line in capped_lines(self._store.pieces(uri)):
+    def _answers(self, uri: S3Uri) -> Iterator[_Captured]:
+        """Yield the requests that were answered; an answer that cannot be read is None."""
+        for place, line in enumerate(capped_lines(self._store.pieces(uri))):
             if line is None:
                 continue
             try:
@@ -114,6 +140,15 @@ class CapturedPredictions:
             if envelope.time is None or envelope.capture.get("endpointOutput") is None:
                 continue
             found = read_bodies(envelope).answers
+            number = event_number(envelope.event_id) if envelope.event_id else line_number_in_file(line, place)
             # Rows of one request are alike: one of them counts, the same one for both fleets' kind of request.
-            chosen = found[event_number(envelope.event_id) % len(found)] if found else None
-            yield envelope.time.timestamp(), outcome_of(chosen)
+            chosen = found[number % len(found)] if found else None
+            yield _Captured(envelope.time.timestamp(), number, outcome_of(chosen))
+
+
+def _page(fleet: str, minute: int) -> str:
+    return f"{fleet} {minute}"
+
+
+def _minute_of(page: str) -> int:
+    return int(page.rpartition(" ")[2])

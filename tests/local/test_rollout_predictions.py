@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from captured_traffic import captured as captured_request
+from captured_traffic import lines
 from rollout_bench import ROLE, RolloutBench, RolloutTask, Traffic
 from running_task import aws_environment
 
+from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.business_metric import BusinessReader
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
 from airflow_dlaws.launchers.rollout_metrics import RolloutMetrics
-from airflow_dlaws.launchers.rollout_predictions import CapturedPredictions
+from airflow_dlaws.launchers.rollout_predictions import CapturedPredictions, CaptureProgress
 from airflow_dlaws.launchers.rollout_watch import dimensions
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.rollout.analysis import Verdict
 from airflow_dlaws.rollout.business import BusinessMetric, BusinessSums, BusinessWindow
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import RolloutPlan
+from airflow_dlaws.rollout.predictions import PredictionReference
 from airflow_dlaws.rollout.result import RolloutOutcome
 from airflow_dlaws.rollout.state import Cause, RolloutState
 from airflow_dlaws.storage import ObjectStore
@@ -157,6 +163,43 @@ def test_a_minute_whose_errors_have_come_for_one_fleet_alone_is_left_for_the_nex
     assert metrics.minutes(**window, until=start + 59) == ()
     (late,) = metrics.minutes(**window, until=start + 240)
     assert (late.green_errors, late.blue_requests, late.blue_errors) == (1, 1, 0)
+
+
+def test_a_request_that_is_delivered_again_in_another_file_counts_once(bench: RolloutBench) -> None:
+    reader = CapturedPredictions(ObjectStore(bench.s3), endpoint_name=bench.name, variant_name="AllTraffic")
+    now = datetime(2026, 3, 1, 11, 30, tzinfo=UTC).timestamp()
+    places = {fleet: f"s3://{bench.name}/capture/{fleet}" for fleet in ("green", "blue")}
+    halves = PredictionReference(cuts=(0.5,), counts=(100, 100, 0))
+
+    def deliver(fleet: str, name: str, requests: list[dict[str, Any]]) -> None:
+        key = f"capture/{fleet}/{bench.name}/AllTraffic/2026/03/01/11/{name}.jsonl"
+        bench.s3.put_object(Bucket=bench.name, Key=key, Body=lines(*requests))
+
+    def look(progress: CaptureProgress) -> tuple[CaptureProgress, int, int]:
+        """Look as another process does, which knows what was noted."""
+        found = reader.read(from_json(CaptureProgress, to_json(progress)), halves, places, since=now - 1800, until=now)
+        rows = found.tally.minutes
+        return found, sum(sum(row.green) for row in rows), sum(sum(row.blue) for row in rows)
+
+    def requests(count: int) -> list[dict[str, Any]]:
+        return [captured_request("1,2,A", "0.9", time=f"2026-03-01T11:{5 + n % 20:02}:00Z") for n in range(count)]
+
+    green, blue = requests(30), requests(150)
+    del green[0]["eventMetadata"]["eventId"]  # it is known by its place and its content
+    deliver("green", "a", green[:20])
+    deliver("green", "b", green[:20])
+    deliver("blue", "a", blue)
+    progress, *counts = look(CaptureProgress())
+    assert counts == [20, 150]
+    deliver("green", "c", green[:20])
+    deliver("green", "d", green[20:])
+    deliver("blue", "b", blue[:50])
+    progress, *counts = look(progress)
+    assert counts == [30, 150]
+    # Blue's past is told by 200 different requests.
+    assert reader.reference(places["blue"], now) is None
+    deliver("blue", "c", requests(60))
+    assert reader.reference(places["blue"], now) == PredictionReference(classes=("0.9",), counts=(210, 0))
 
 
 def configs(bench: RolloutBench) -> list[str]:

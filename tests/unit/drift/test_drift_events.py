@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift import events
@@ -8,7 +8,6 @@ from airflow_dlaws.drift.events import EventLedger, event_number, line_number_in
 HOUR = "2026/03/01/11"
 
 
-@settings(deadline=None)  # the first example imports numpy
 @given(
     batches=st.lists(st.lists(st.tuples(st.sampled_from([HOUR, "2026/03/01/12"]), st.integers(0, 2**64 - 1)))),
     pending=st.integers(1, 5),

@@ -84,6 +84,10 @@ class AirflowApi:
         """Let the DAG run."""
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
+    def parse(self, dag_id: str) -> None:
+        """Let the DAG's file be parsed now: only that starts the asset watchers of a DAG that was unpaused."""
+        self.call("PUT", f"/parseDagFile/{self.call('GET', f'/dags/{dag_id}')['file_token']}")
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run as the UI's form does; return its run id."""
         answer = self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf or {})})

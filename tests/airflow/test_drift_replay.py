@@ -23,9 +23,10 @@ def test_a_replayed_day_is_counted_once_and_its_drift_starts_a_dag(airflow: Loca
     airflow.api.wait_for_dags({"watch_replayed", "act_on_drift"}, limit_s=60)
     for dag_id in ("watch_replayed", "act_on_drift"):
         airflow.api.unpause(dag_id)
+    airflow.api.parse("act_on_drift")
     wait_until(
         lambda: "Contents" in s3.list_objects_v2(Bucket=BUCKET, Prefix="drift/watchers/"),
-        limit_s=120,  # the DAG's file is parsed again only after the DAG is unpaused
+        limit_s=60,
         what="the asset watcher looks",
     )
     run_id, day = airflow.api.trigger("watch_replayed"), Day(s3, BUCKET)

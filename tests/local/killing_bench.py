@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import small_training
-import torch  # noqa: F401  before the forks
+import torch._dynamo  # noqa: F401  before the forks: making an optimizer imports it
 
 from sm_runtime.checkpoint_file import CheckpointFolder
 

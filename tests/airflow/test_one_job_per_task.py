@@ -66,8 +66,9 @@ def test_killing_the_triggerer_ends_with_one_job_and_a_green_task(airflow: Local
 
 
 def test_clearing_a_green_task_starts_exactly_one_more_job(airflow: LocalAirflow, sagemaker: Any) -> None:
-    run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
+    run_id = airflow.api.trigger("train_deferred", {"seconds": 1})
     assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=180) == "success"
+    assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1
     airflow.api.clear("train_deferred", run_id, "train")
     wait_until(lambda: len(jobs_of(sagemaker, "train_deferred", run_id)) == 2, limit_s=60, what="a second job")
     assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=120) == "success"

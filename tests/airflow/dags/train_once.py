@@ -11,6 +11,8 @@ from airflow.sdk import dag
 from airflow_dlaws.operators.training import DistributedTrainingOperator
 
 BUCKET = os.environ.get("DLAWS_BUCKET", "tests")
+#: So long that a job still runs when what waits for it was killed and is back.
+SECONDS = {"seconds": 12}
 
 
 def train(deferrable: bool) -> DistributedTrainingOperator:
@@ -20,7 +22,7 @@ def train(deferrable: bool) -> DistributedTrainingOperator:
         image="123456789012.dkr.ecr.us-east-1.amazonaws.com/dlaws-torch:2.13",
         source=str(Path(__file__).parent.parent / "scripts"),
         entry_point="wait_for_it.py",
-        hyperparameters={"seconds": "12"},
+        hyperparameters={"seconds": "{{ params.seconds }}"},
         channels={},
         output_s3_uri=f"s3://{BUCKET}/models",
         role_arn="arn:aws:iam::123456789012:role/dlaws-sagemaker",
@@ -33,13 +35,13 @@ def train(deferrable: bool) -> DistributedTrainingOperator:
     )
 
 
-@dag(dag_id="train_deferred", schedule=None)
+@dag(dag_id="train_deferred", schedule=None, params=SECONDS)
 def train_deferred() -> None:
     """Waits in the triggerer."""
     train(deferrable=True)
 
 
-@dag(dag_id="train_waiting", schedule=None)
+@dag(dag_id="train_waiting", schedule=None, params=SECONDS)
 def train_waiting() -> None:
     """Waits in the worker."""
     train(deferrable=False)

@@ -31,7 +31,7 @@ def test_a_canary_serves_its_share_and_a_promotion_loses_no_request(serving: Ser
     green = serving.config_of("green")
     with Traffic(serving, endpoint) as traffic:
         traffic.more(10)
-        serving.update(endpoint, green, DeploymentConfig=deployment("CANARY", wait=200, end=40, CanarySize=percent(25)))
+        serving.update(endpoint, green, DeploymentConfig=deployment("CANARY", wait=120, end=20, CanarySize=percent(25)))
         during = serving.until(endpoint, baking("canary"))
         counts = traffic.more(120)
         description = serving.settled(endpoint)
@@ -42,10 +42,10 @@ def test_a_canary_serves_its_share_and_a_promotion_loses_no_request(serving: Ser
     assert during["EndpointStatus"] == "Updating"
     assert during["PendingDeploymentSummary"]["EndpointConfigName"] == green
     assert message(during) == (
-        "Baking for 200 seconds (WaitIntervalInSeconds) with traffic enabled on canary capacity of 1 instance(s)."
+        "Baking for 120 seconds (WaitIntervalInSeconds) with traffic enabled on canary capacity of 1 instance(s)."
     )
     assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", green)
-    assert description["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] == 40
+    assert description["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] == 20
     assert "PendingDeploymentSummary" not in description
 
 
@@ -110,7 +110,7 @@ def test_a_rolling_update_replaces_batches_of_instances_and_loses_no_request(ser
     endpoint = serving.endpoint(fleet_of_four(serving, "blue"))
     green = fleet_of_four(serving, "green")
     with Traffic(serving, endpoint) as traffic:
-        serving.update(endpoint, green, DeploymentConfig=rolling(percent(25), wait=120))
+        serving.update(endpoint, green, DeploymentConfig=rolling(percent(25), wait=50))
         first = serving.until(endpoint, lambda one: message(one).startswith("Baking"))
         counts = traffic.more(60)
         second = serving.until(endpoint, lambda one: running(one)[1] == 2)

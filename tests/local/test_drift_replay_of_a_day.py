@@ -60,6 +60,7 @@ def test_a_day_counts_once_and_is_judged_as_a_batch(place, bunch, late_with, mon
     assert_judged_as_a_batch(day, state, dict(state.alarm.summary), place[0], late_with)
 
 
+@pytest.mark.slow
 def test_four_sensors_at_once_count_a_day_once(place, local_aws, monkeypatch):
     monkeypatch.setattr(watching, "_BATCH", 2)
     monkeypatch.setattr(watching, "_MAX_CONFLICTS", 1000)

@@ -130,6 +130,7 @@ def test_a_model_that_never_starts_is_a_red_task_and_the_old_one_serves_on(serve
     served.assert_tidy()
 
 
+@pytest.mark.slow
 def test_deferred_the_task_ends_the_same(served: RolloutBench) -> None:
     package, task = served.package("green"), RolloutTask()
     with Traffic(served.aws, served.name):
@@ -186,6 +187,7 @@ def test_a_second_rollout_on_the_endpoint_is_refused_while_one_is_under_way(serv
     served.assert_tidy()
 
 
+@pytest.mark.slow
 def test_a_second_rollout_supersedes_the_first_and_waits_until_it_has_gone_back(served: RolloutBench) -> None:
     first, second = served.package("green"), served.package("other")
     before = served.live_config()

@@ -33,6 +33,7 @@ def dlaws(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[di
     return status, json.loads(told)["jobs"] if told else []
 
 
+@pytest.mark.slow
 def test_jobs_of_a_cluster_are_listed_and_those_that_no_task_owns_are_stopped(
     cluster: SlurmCluster,
     local_aws: LocalAws,

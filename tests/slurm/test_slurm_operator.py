@@ -86,6 +86,7 @@ def trigger_of(deferred: TaskDeferred) -> JobTrigger:
     return JobTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1])))
 
 
+@pytest.mark.slow
 def test_two_nodes_train_one_model_and_a_retry_adopts_the_job(
     cluster: SlurmCluster, local_aws: LocalAws, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def finish(task: RunningTask, deferred: TaskDeferred, made: SlurmTrainingOperato
     return from_json(TrainingResult, made.resume_execution("resume", kwargs, task.context))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["requeued", "preempted"])
 def test_a_job_that_slurm_queues_again_goes_on_from_its_checkpoints_and_the_task_waits(
     cluster: SlurmCluster, local_aws: LocalAws, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str

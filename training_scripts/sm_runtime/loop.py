@@ -15,6 +15,7 @@ from sm_runtime.checkpoints import Checkpoints, to_host
 from sm_runtime.data import Data
 from sm_runtime.feed import Feed
 from sm_runtime.interval import Interval
+from sm_runtime.memory import keep_freed_memory
 from sm_runtime.metrics import report
 from sm_runtime.pace import Pace
 from sm_runtime.plan import Plan
@@ -103,6 +104,7 @@ def fit(plan: Plan, group: Group, task: Task, *, checkpoint_dir: str | None = No
     :raises Diverged: the loss is no number any more.
     :raises SystemExit: the checkpoint is another run's, or broken.
     """
+    keep_freed_memory()
     run = _Run(plan, group, task, checkpoint_dir, hosts)
     try:
         finished = run.train()

@@ -1,6 +1,7 @@
 """`dlaws rollout`: what rollouts on an endpoint are doing or have done, and a person's word in them.
 
-`abort` takes the endpoint back also where Airflow is gone: it puts the rollout's own alarm on, and AWS rolls back.
+`abort` takes the endpoint back also where Airflow is gone: it puts the rollout's own alarm on, and AWS rolls back. Of a
+rollout that is over it undoes what is left: a shadow that AWS has kept, autoscaling that is off, throw-away endpoints.
 `promote` lets a rollout end well that has too little traffic for a verdict; proven harm goes back all the same.
 
 Exit status: 0 done; 1 AWS could not be asked, or there is no such rollout; 2 wrong usage.
@@ -23,12 +24,12 @@ from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_leftovers import has_leftovers, settle
-from airflow_dlaws.launchers.rollout_shadow import end_shadow
+from airflow_dlaws.launchers.rollout_shadow import end_shadow, has_shadow
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
 from airflow_dlaws.launchers.rollout_watch import RolloutAlarms
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.result import result_of
-from airflow_dlaws.rollout.state import Wish, WishKind, is_final
+from airflow_dlaws.rollout.state import RolloutState, Wish, WishKind, is_final
 from airflow_dlaws.storage import ObjectStore
 
 
@@ -78,27 +79,45 @@ def run_history(chosen: argparse.Namespace) -> int:
 
 
 def run_abort(chosen: argparse.Namespace) -> int:
-    """Leave the wish for the task, and put the alarm on for AWS."""
+    """Leave the wish for the task, and put the alarm on for AWS; undo what a rollout that is over has left."""
     client = clients_of(chosen)
-    record, wish = _ask(chosen, client, WishKind.ABORT)
+    folder = _folder(chosen, client)
+    record = _current(folder) or _with_shadow_left(client, folder)
+    record, wish = _ask(chosen, folder, record, WishKind.ABORT)
     state = record.state
+    back = "" if is_final(state.step) else _gone_back(client, state, wish)
+    told = [_without_shadow(client, state) or back]
+    if has_leftovers(state):
+        told.append(_settled(client, folder, record))
+    done = "; ".join(filter(None, told))
+    _print(chosen, {"asked": to_json(wish), "done": done}, f"{wish.sentence}; {done}")
+    return 0
+
+
+def _gone_back(client: Callable[[str], Any], state: RolloutState, wish: Wish) -> str:
+    """Put the alarm of a rollout that is under way on, so that AWS goes back also where the task is gone."""
     alarms = RolloutAlarms(
         client("cloudwatch"),
         endpoint_name=state.endpoint_name,
         config_name=state.requested_config,
         variant_name=state.variant_name,
     )
-    told = ["its task will not begin it"]
-    if state.updated_at is not None and any(view.name == alarms.verdict_alarm for view in alarms.views()):
-        alarms.trip(wish.sentence, wish.at)
-        told = [f"alarm {alarms.verdict_alarm} is on, AWS goes back to {state.previous_config}"]
+    if state.updated_at is None or not any(view.name == alarms.verdict_alarm for view in alarms.views()):
+        return "its task will not begin it"
+    alarms.trip(wish.sentence, wish.at)
+    return f"alarm {alarms.verdict_alarm} is on, AWS goes back to {state.previous_config}"
+
+
+def _without_shadow(client: Callable[[str], Any], state: RolloutState) -> str:
+    """Take away the shadow that the endpoint is on; return what was done, empty where there is none to take."""
     if end_shadow(client("sagemaker"), state):
-        told = [f"the shadow {state.shadow_config} is taken away, AWS goes back to {state.previous_config}"]
-    if has_leftovers(state):
-        told.append(_settled(client, _folder(chosen, client), record))
-    done = "; ".join(told)
-    _print(chosen, {"asked": to_json(wish), "done": done}, f"{wish.sentence}; {done}")
-    return 0
+        return f"the shadow {state.shadow_config} is taken away, AWS goes back to {state.previous_config}"
+    if is_final(state.step) and has_shadow(client("sagemaker"), state):
+        return (
+            f"the shadow {state.shadow_config} cannot be taken away while the endpoint is moving or broken: abort "
+            f"again once it is InService (`dlaws rollout status {state.endpoint_name}`)"
+        )
+    return ""
 
 
 def _settled(client: Callable[[str], Any], folder: RolloutFolder, record: RolloutRecord) -> str:
@@ -113,14 +132,16 @@ def _settled(client: Callable[[str], Any], folder: RolloutFolder, record: Rollou
 
 def run_promote(chosen: argparse.Namespace) -> int:
     """Leave the wish for the task."""
-    _, wish = _ask(chosen, clients_of(chosen), WishKind.PROMOTE)
+    folder = _folder(chosen, clients_of(chosen))
+    record = _current(folder)
+    _, wish = _ask(chosen, folder, None if record and is_final(record.state.step) else record, WishKind.PROMOTE)
     _print(chosen, {"asked": to_json(wish)}, f"{wish.sentence}; its task sees it at the next look")
     return 0
 
 
-def _ask(chosen: argparse.Namespace, client: Callable[[str], Any], kind: WishKind) -> tuple[RolloutRecord, Wish]:
-    folder = _folder(chosen, client)
-    record = _current(folder)
+def _ask(
+    chosen: argparse.Namespace, folder: RolloutFolder, record: RolloutRecord | None, kind: WishKind
+) -> tuple[RolloutRecord, Wish]:
     if record is None:
         raise SpecificationError(
             f"no rollout is under way on {chosen.endpoint} under {chosen.state}; see `dlaws rollout history`"
@@ -143,6 +164,13 @@ def _current(folder: RolloutFolder) -> RolloutRecord | None:
     if record is None or not is_final(record.state.step):
         return record
     return record if has_leftovers(record.state) else None
+
+
+def _with_shadow_left(client: Callable[[str], Any], folder: RolloutFolder) -> RolloutRecord | None:
+    """Return the rollout that holds the endpoint though it is over, if AWS has kept its shadow."""
+    holder = folder.holder()
+    record = folder.record(holder.config_name) if holder else None
+    return record if record and has_shadow(client("sagemaker"), record.state) else None
 
 
 def _last(folder: RolloutFolder, endpoint: str) -> RolloutRecord:

@@ -270,7 +270,10 @@ def _view(answer: Mapping[str, Any]) -> EndpointView:
     ]
     traffic = [status for status in statuses if status["Status"] in _ON_TRAFFIC]
     starts = [status["StartTime"].timestamp() for status in traffic if status.get("StartTime")]
+    baking = [status["StartTime"].timestamp() for status in traffic if _is_baking(status)]
     variants: Sequence[Mapping[str, Any]] = answer.get("ProductionVariants") or []
+    green: Sequence[Mapping[str, Any]] = pending.get("ProductionVariants") or []
+    (only,) = green if len(green) == 1 else ({},)
     return EndpointView(
         variants=tuple(variant["VariantName"] for variant in variants),
         instances=variants[0].get("DesiredInstanceCount") if len(variants) == 1 else None,
@@ -280,5 +283,12 @@ def _view(answer: Mapping[str, Any]) -> EndpointView:
         failure_reason=answer.get("FailureReason", ""),
         on_traffic=bool(traffic),
         traffic_since=min(starts, default=None),
+        baking_since=max(baking, default=None),
+        green_instances=only.get("CurrentInstanceCount"),
+        green_wanted=only.get("DesiredInstanceCount"),
         message=next((status["StatusMessage"] for status in reversed(statuses) if status.get("StatusMessage")), ""),
     )
+
+
+def _is_baking(status: Mapping[str, Any]) -> bool:
+    return status["Status"] == "Baking" and bool(status.get("StartTime"))

@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from airflow_dlaws.errors import DlawsError, ServiceUnavailable
+from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.launchers.endpoint import EndpointPort
 from airflow_dlaws.launchers.rollout_cleanup import clean_up
 from airflow_dlaws.launchers.rollout_leftovers import has_leftovers
 from airflow_dlaws.launchers.rollout_measures import RolloutMeasures
-from airflow_dlaws.launchers.rollout_memory import RolloutMemory
+from airflow_dlaws.launchers.rollout_memory import RolloutMemory, as_asked
 from airflow_dlaws.launchers.rollout_shadow import Shadow, end_shadow, only_shadowed
 from airflow_dlaws.launchers.rollout_store import RolloutStore
 from airflow_dlaws.launchers.rollout_takeover import Takeover, with_endpoints
 from airflow_dlaws.launchers.rollout_upkeep import Upkeep
 from airflow_dlaws.launchers.rollout_watch import alarms_of
 from airflow_dlaws.rollout.looks import look_of
-from airflow_dlaws.rollout.machine import Decision, decide
+from airflow_dlaws.rollout.machine import Decision, decide, refused, with_noticed
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
 from airflow_dlaws.rollout.plan import OnKill
 from airflow_dlaws.rollout.rehearsal import RehearsalVerdict
@@ -48,8 +48,6 @@ log = logging.getLogger(__name__)
 
 #: Actions that change the endpoint: a worker does them, and not the triggerer.
 ENDPOINT_ACTIONS = frozenset(set(Action) - {Action.WAIT, Action.TRIP})
-#: What a look adds to what is known, whether or not the action that it calls for succeeds.
-_NOTICED = ("evidence", "alarms", "traffic_since", "wish", "shadow", "shadow_since", "shadow_passed_at")
 
 
 class RolloutConductor:
@@ -120,8 +118,11 @@ class RolloutConductor:
             left = self._takeover.see_to(former)
             self._endpoint.ensure_model(self.order, self.names)
             self._endpoint.ensure_config(self.order, self.names)
-            self._ensure_quiet_alarms()
-            self._save(with_endpoints(self.state.but(approval=approval), left))
+            self._alarms.ensure(self.order.plan)
+            if self.state.updated_at is None:
+                self._alarms.check_quiet()
+            asked = as_asked(self.state.but(approval=approval), self.order, self.names)
+            self._save(with_endpoints(asked, left))
             if former:
                 self._store.forget_former()
             self._store.write_report(self.record)
@@ -144,7 +145,7 @@ class RolloutConductor:
         look = look_of(self.record, observation, decision, now)
         if decision.action in ENDPOINT_ACTIONS and decision.action is not Action.RESTORE:
             # The step changes when the action is done; what was noticed is kept.
-            self._save(before.but(**{name: getattr(decision.state, name) for name in _NOTICED}), look)
+            self._save(with_noticed(before, decision.state), look)
         else:
             # Why green has to go must not die with us, or the next try would take our going back for AWS's.
             if decision.action is Action.TRIP:
@@ -161,7 +162,7 @@ class RolloutConductor:
         except DlawsError as error:
             if not error.permanent:
                 raise
-            state, done = self._refused(error, decision), True
+            state, done = refused(self.state, decision, str(error)), True
         if done:
             self._save(state)
             self._upkeep.tell()
@@ -195,15 +196,6 @@ class RolloutConductor:
             config = self.order.plan.restore_config()
             return state, self._endpoint.update(endpoint_name, state.previous_config, config, keep_size=keep_size)
         return state, True
-
-    def _refused(self, error: DlawsError, decision: Decision) -> RolloutState:
-        reason = str(error)
-        if decision.action in (Action.RESTORE, Action.UNSHADOW):
-            reason = (
-                f"endpoint {self.order.endpoint_name} should go back to {self.state.previous_config} "
-                f"({decision.reason}), and AWS refuses: {reason}. Bring a good configuration into service by hand"
-            )
-        return self.state.but(step=Step.FAILED, reason=reason)
 
     def finish(self) -> RolloutResult:
         """Undo what must not outlast a rollout, write the report, remove alarms and lock, and return the result.
@@ -373,15 +365,6 @@ class RolloutConductor:
         return Observation(
             endpoint=endpoint, wish=wish, evidence=measured.evidence, alarms=alarms, blind=measured.problem
         )
-
-    def _ensure_quiet_alarms(self) -> None:
-        self._alarms.ensure(self.order.plan)
-        loud = [view for view in self._alarms.views() if view.state == "ALARM"]
-        if loud and self.state.updated_at is None:
-            raise ServiceUnavailable(
-                f"alarm {loud[0].name} is in ALARM already ({loud[0].reason}): AWS would roll back at once. "
-                "Try again when it is quiet"
-            )
 
     def _clean_up(self) -> None:
         is_tidy = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from airflow_dlaws.launchers.rollout_store import RolloutStore
 from airflow_dlaws.rollout.order import RolloutNames, RolloutOrder
-from airflow_dlaws.rollout.rehearsal import Rehearsal
+from airflow_dlaws.rollout.rehearsal import Rehearsal, RehearsalVerdict
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.state import Look, RolloutState
 from airflow_dlaws.rollout.timeline import TimelineRow, thinned
@@ -67,10 +68,28 @@ class RolloutMemory:
             model_name=names.model_name,
             model_package_arn=order.model_package_arn,
             variant_name=order.variant_name,
-            topic=order.sns_topic_arn or "",
-            shadow_config=names.shadow_config_name if order.plan.shadow_seconds else "",
-            rehearsal=Rehearsal() if order.sample_requests else None,
             started_at=now,
             deadline=now + order.timeout_seconds,
         )
-        return RolloutRecord(plan=order.plan, state=state)
+        return RolloutRecord(plan=order.plan, state=as_asked(state, order, names))
+
+
+def as_asked(state: RolloutState, order: RolloutOrder, names: RolloutNames) -> RolloutState:
+    """Return the state of a rollout that has not touched the endpoint, with what the order asks for besides its plan.
+
+    An earlier try may have been asked for something else: a retry follows edited arguments.
+    """
+    if state.updated_at is not None:
+        return state
+    rehearsal = state.rehearsal
+    if order.sample_requests:
+        # One that has passed without a reason only names endpoints that former rollouts have left.
+        is_new = rehearsal is None or not (rehearsal.reason or rehearsal.verdict is RehearsalVerdict.PENDING)
+        rehearsal = replace(rehearsal or Rehearsal(), verdict=RehearsalVerdict.PENDING) if is_new else rehearsal
+    elif rehearsal:  # what was made for it still has to go
+        rehearsal = replace(rehearsal, verdict=RehearsalVerdict.PASSED) if rehearsal.endpoints else None
+    return state.but(
+        topic=order.sns_topic_arn or "",
+        shadow_config=names.shadow_config_name if order.plan.shadow_seconds else "",
+        rehearsal=rehearsal,
+    )

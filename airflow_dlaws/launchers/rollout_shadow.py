@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ class Shadow:
         self._since = 0.0
         self._meter = self._empty_meter()
         self._reader: PairReader | None = None
+        #: Of the shadow in service, which an earlier try may have asked for.
+        self._percent = order.plan.shadow_percent
 
     @property
     def variant_name(self) -> str:
@@ -96,7 +99,8 @@ class Shadow:
             latency=state.latency,
         )
         answers = dataclasses.replace(self._meter.evidence, repeated=reader.repeated)
-        return judge_shadow(self._order.plan, minutes, answers, began=since, latency=state.latency)
+        plan = dataclasses.replace(self._order.plan, shadow_percent=self._percent)
+        return judge_shadow(plan, minutes, answers, began=since, latency=state.latency)
 
     def _empty_meter(self) -> AgreementMeter:
         return AgreementMeter(self._order.plan.smallest_agreement, self._order.plan.agreement_tolerance)
@@ -104,12 +108,25 @@ class Shadow:
     def _pairs(self, state: RolloutState, since: float) -> PairReader:
         if self._reader is None or since != self._since:
             self._since, self._meter = since, self._empty_meter()
-            capture = self._described(state.shadow_config)["DataCaptureConfig"]
-            folder = S3Uri.parse(capture["DestinationS3Uri"]) / self._order.endpoint_name
+            config = self._described(state.shadow_config)
+            self._percent = self._percent_of(config)
+            folder = S3Uri.parse(config["DataCaptureConfig"]["DestinationS3Uri"]) / self._order.endpoint_name
             self._reader = PairReader(
                 self._store, folder, production=self._order.variant_name, shadow=self.variant_name, since=since
             )
         return self._reader
+
+    def _percent_of(self, config: Mapping[str, Any]) -> int:
+        (production,), (shadow,) = config["ProductionVariants"], config["ShadowProductionVariants"]
+        ratio: float = shadow["InitialVariantWeight"] / (production.get("InitialVariantWeight") or 1.0)
+        percent, asked = min(100, max(1, round(100 * ratio))), self._order.plan.shadow_percent
+        if percent != asked:
+            log.warning(
+                "shadow_percent=%d, and the shadow that an earlier try has brought up gets %d %% of the requests: it "
+                "stays so. Clear the task for a shadow of %d %%",
+                asked, percent, asked,
+            )  # fmt: skip
+        return percent
 
     def _ensure_config(self, blue: str) -> None:
         """Create the configuration, or keep the one that an earlier try has made of the same configuration."""
@@ -137,12 +154,18 @@ class Shadow:
             "Tags": self._endpoint.tags(self._names),
             **{member: found[member] for member in _KEPT if found.get(member)},
         }
-        if not self._create(request) and self._described(request["EndpointConfigName"])["ProductionVariants"] != [
-            production
-        ]:
-            # An earlier try's: somebody has deployed since, and users must get what is in service now.
+        if not self._create(request) and not self._equals(request):
+            # An earlier try's: somebody has deployed since, or the plan was edited. Users must get what is in service
+            # now, and the shadow what this try asks for.
             self._endpoint.delete_config(request["EndpointConfigName"])
             self._create(request)
+
+    def _equals(self, request: Mapping[str, Any]) -> bool:
+        found = self._described(request["EndpointConfigName"])
+        (made,) = found["ShadowProductionVariants"]
+        (asked,) = request["ShadowProductionVariants"]
+        same_share = math.isclose(made["InitialVariantWeight"], asked["InitialVariantWeight"], rel_tol=1e-4)
+        return bool(found["ProductionVariants"] == request["ProductionVariants"]) and same_share
 
     def _create(self, request: Mapping[str, Any]) -> bool:
         """Create an endpoint configuration; return False where one of that name is there."""
@@ -177,12 +200,22 @@ def only_shadowed(state: RolloutState) -> bool:
     return bool(state.shadow_config) and state.shadow_passed_at is None
 
 
+def has_shadow(sagemaker: Any, state: RolloutState) -> bool:
+    """Tell whether the endpoint is on the configuration with this rollout's shadow, or on its way to it."""
+    return _is_on_shadow(EndpointPort(sagemaker).describe(state.endpoint_name), state)
+
+
+def _is_on_shadow(live: EndpointView | None, state: RolloutState) -> bool:
+    if live is None or not state.shadow_config:
+        return False
+    return state.shadow_config in (live.config_name, live.pending_config_name)
+
+
 def remove_shadow_config(sagemaker: Any, state: RolloutState) -> bool:
     """Delete the configuration with a shadow; return False where the endpoint is on it or on its way to it."""
     if not state.shadow_config or state.updated_at is None:
         return True
-    live = EndpointPort(sagemaker).describe(state.endpoint_name)
-    if live and state.shadow_config in (live.config_name, live.pending_config_name):
+    if has_shadow(sagemaker, state):
         return False
     EndpointPort(sagemaker).delete_config(state.shadow_config)
     return True
@@ -211,7 +244,7 @@ def take_shadow_away(
     port = EndpointPort(sagemaker)
     while state.shadow_config and state.previous_config:
         live = port.describe(state.endpoint_name)
-        if live is None or state.shadow_config not in (live.config_name, live.pending_config_name):
+        if live is None or not _is_on_shadow(live, state):
             break
         if live.status in BROKEN_STATUSES:
             break

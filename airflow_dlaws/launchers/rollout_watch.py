@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_dlaws.errors import ServiceUnavailable
 from airflow_dlaws.launchers.aws_errors import service_errors
 from airflow_dlaws.rollout.order import RolloutOrder
 from airflow_dlaws.rollout.plan import RolloutPlan
@@ -88,6 +89,18 @@ class RolloutAlarms:
             AlarmView(name=alarm["AlarmName"], state=alarm["StateValue"], reason=alarm.get("StateReason", ""))
             for alarm in answer["MetricAlarms"]
         )
+
+    def check_quiet(self) -> None:
+        """Refuse to begin under an alarm that is on.
+
+        :raises ServiceUnavailable: one is.
+        """
+        loud = [view for view in self.views() if view.state == "ALARM"]
+        if loud:
+            raise ServiceUnavailable(
+                f"alarm {loud[0].name} is in ALARM already ({loud[0].reason}): AWS would roll back at once. "
+                "Try again when it is quiet"
+            )
 
     def trip(self, reason: str, now: float) -> None:
         """Put the verdict alarm on: at once, and by the metric, so that the next evaluation keeps it on."""

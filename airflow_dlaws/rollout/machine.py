@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_dlaws.rollout.analysis import Verdict
+from airflow_dlaws.rollout.gate import at_gate, last_wait_since
 from airflow_dlaws.rollout.plan import OnNoTraffic, RolloutPlan
 from airflow_dlaws.rollout.rehearsal import RehearsalVerdict
 from airflow_dlaws.rollout.rules import Action, Rule, Situation, When
@@ -37,6 +38,17 @@ class Decision:
     look_again_at: float
 
 
+#: What a look adds to what is known; the step changes when what it calls for is done.
+_NOTICED = (
+    "evidence",
+    "alarms",
+    "traffic_since",
+    "last_wait_since",
+    "wish",
+    "shadow",
+    "shadow_since",
+    "shadow_passed_at",
+)
 #: A rollback for one of these is a verdict on the evidence, not on the model.
 _INCONCLUSIVE_CAUSES = frozenset({Cause.NO_TRAFFIC, Cause.UNMEASURED, Cause.SHADOW_UNCLEAR})
 
@@ -46,7 +58,7 @@ def decide(plan: RolloutPlan, state: RolloutState, observation: Observation, now
     if is_final(state.step):
         state = _still_true(state, observation)
         return Decision(action=Action.FINISH, state=state, reason=state.reason, look_again_at=now)
-    state = _noticed(state, observation, now)
+    state = _noticed(plan, state, observation, now)
     situation = situation_of(state, observation.endpoint)
     rules = TRANSITIONS[state.step][situation]
     rule = next(rule for rule in rules if _holds(rule.when, plan, state, observation, now))
@@ -100,6 +112,27 @@ BROKEN_STATUSES: Mapping[EndpointStatus, Situation] = {
 }
 
 
+def with_noticed(before: RolloutState, after: RolloutState) -> RolloutState:
+    """Return `before` with what a look has added to it, whether or not the action that it calls for succeeds."""
+    return before.but(**{name: getattr(after, name) for name in _NOTICED})
+
+
+def refused(state: RolloutState, decision: Decision, error: str) -> RolloutState:
+    """Return the state where AWS refuses for good what was decided: the rollout is over.
+
+    :param state: before the decision.
+    """
+    reason, endpoint = error, state.endpoint_name
+    if decision.action in (Action.RESTORE, Action.UNSHADOW):
+        reason = (
+            f"endpoint {endpoint} should go back to {state.previous_config} ({decision.reason}), and AWS refuses: "
+            f"{error}. Bring a good configuration into service by hand"
+        )
+        if state.shadow_config:
+            reason += f"; `dlaws rollout abort {endpoint}`, like the next rollout, takes a shadow away"
+    return state.but(step=Step.FAILED, reason=reason)
+
+
 def _still_true(state: RolloutState, observation: Observation) -> RolloutState:
     """Return a final state as it is, except a promotion that the endpoint does not show any more."""
     if state.step is not Step.PROMOTED or situation_of(state, observation.endpoint) is Situation.ON_REQUESTED:
@@ -111,13 +144,15 @@ def _still_true(state: RolloutState, observation: Observation) -> RolloutState:
     return state.but(step=Step.FAILED, reason=reason.format_map(words))
 
 
-def _noticed(state: RolloutState, observation: Observation, now: float) -> RolloutState:
+def _noticed(plan: RolloutPlan, state: RolloutState, observation: Observation, now: float) -> RolloutState:
     """Return the state with what this look adds to our knowledge, before any decision."""
     endpoint = observation.endpoint
     traffic_since = state.traffic_since
     ours = endpoint is not None and endpoint.pending_config_name == state.requested_config
     if traffic_since is None and endpoint and ours and endpoint.on_traffic:
         traffic_since = endpoint.traffic_since or now
+    if endpoint and ours:
+        state = state.but(last_wait_since=last_wait_since(plan, state, endpoint))
     blind_since = (state.blind_since or now) if observation.blind else None
     seen = state.evidence if observation.blind else observation.evidence
     loud = [alarm for alarm in observation.alarms if alarm.state == "ALARM"]
@@ -161,14 +196,14 @@ def _holds(when: When, plan: RolloutPlan, state: RolloutState, observation: Obse
         and not _wished(state, WishKind.PROMOTE)
     )
     rehearsal = state.rehearsal.verdict if state.rehearsal else RehearsalVerdict.PASSED
-    at_gate = state.traffic_since is not None and now >= state.traffic_since + plan.gate_seconds
+    gate_is_near = at_gate(plan, state, observation.endpoint, now)
     blind_too_long = state.blind_since is not None and now >= state.blind_since + plan.blind_seconds
     answers = _shadow_answers(plan, state, now) | {
         When.ALWAYS: True,
         When.HARM: evidence.verdict is Verdict.HARM,
         When.ABORT: _wished(state, WishKind.ABORT),
         When.NO_VERDICT: lacks_verdict,
-        When.NO_VERDICT_AT_GATE: lacks_verdict and at_gate,
+        When.NO_VERDICT_AT_GATE: lacks_verdict and gate_is_near,
         When.BLIND: bool(observation.blind),
         When.BLIND_TOO_LONG: blind_too_long,
         When.REHEARSAL_DUE: rehearsal is RehearsalVerdict.PENDING,

@@ -206,7 +206,11 @@ class RolloutPlan:
     @property
     def batch_instances(self) -> int:
         """How many instances a rolling update replaces at a time."""
-        return max(1, self.instance_count * self.maximum_batch_percent // 100)
+        return self.batch_of(self.instance_count)
+
+    def batch_of(self, instances: int) -> int:
+        """Return how many of so many instances a rolling update replaces at a time."""
+        return max(1, instances * self.maximum_batch_percent // 100)
 
     @property
     def judged(self) -> dict[str, object]:
@@ -225,8 +229,12 @@ class RolloutPlan:
 
     @property
     def gate_seconds(self) -> float:
-        """After how long on traffic there must be a verdict: so early that AWS hears an alarm before the bake ends."""
-        return self.bake_seconds - min(self.look_seconds + _ALARM_SECONDS, self.bake_seconds / 2)
+        """After how long on traffic there must be a verdict, but for what starting a rolling update's batches takes."""
+        return self.gate_of(self.bake_seconds)
+
+    def gate_of(self, seconds: float) -> float:
+        """Return after how much of a wait there must be a verdict, so that AWS hears an alarm before it ends."""
+        return seconds - min(self.look_seconds + _ALARM_SECONDS, seconds / 2)
 
     @property
     def execution_seconds(self) -> int:

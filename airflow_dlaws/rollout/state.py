@@ -130,6 +130,11 @@ class EndpointView:
     on_traffic: bool = False
     #: When the first of these statuses began, epoch seconds.
     traffic_since: float | None = None
+    #: Since when green is watched (Baking) on the traffic that it has, epoch seconds; None while something moves.
+    baking_since: float | None = None
+    #: How many instances green has, and will have, in PendingDeploymentSummary; None where it does not say.
+    green_instances: int | None = None
+    green_wanted: int | None = None
     #: Its production variants; empty where DescribeEndpoint does not say.
     variants: tuple[str, ...] = ()
     #: How many instances its only variant is to have; None where there are more, or DescribeEndpoint does not say.
@@ -199,6 +204,8 @@ class RolloutState:
     updated_at: float | None = None
     #: When green first had traffic.
     traffic_since: float | None = None
+    #: When the last wait in which blue serves began (rolling); None before, and where that is not told.
+    last_wait_since: float | None = None
     #: Since when the metrics cannot be read; None while they can.
     blind_since: float | None = None
     #: When going back must be done.

@@ -45,6 +45,11 @@ def test_a_good_model_takes_over_batch_by_batch_and_no_request_is_lost(served: R
     last = served.describe()["LastDeploymentConfig"]
     assert last["RollingUpdatePolicy"]["MaximumBatchSize"] == {"Type": "CAPACITY_PERCENT", "Value": 25}
     assert "BlueGreenUpdatePolicy" not in last
+    state = served.record(result.endpoint_config_name).state
+    # The description tells of the third batch, the last that is watched beside blue.
+    assert state.traffic_since is not None
+    assert state.last_wait_since is not None
+    assert state.last_wait_since >= state.traffic_since + 2 * ROLLING["wait_seconds"]
     shares = [look.green_share for look in served.record(result.endpoint_config_name).looks if look.green_share]
     # Four batches: green's share was seen below a half and above it.
     assert any(share < 0.5 for share in shares)

@@ -13,10 +13,11 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from rollout_bench import RolloutBench, RolloutTask, Traffic, remade
 from running_task import aws_environment
 
+from airflow_dlaws.cli import main
 from airflow_dlaws.errors import ServiceUnavailable
 from airflow_dlaws.launchers.rollout_shadow import take_shadow_away
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
@@ -218,6 +219,59 @@ def test_a_shadow_that_aws_does_not_take_back_is_the_next_rollouts_to_take_away(
             take_shadow_away(served.sagemaker, state, until=0.0, clock=served.now, sleep=lambda: None)
         with pytest.raises(AirflowFailException, match="AWS rolled back by itself"):
             served.roll_out(served.package("dead", exits=True), RolloutTask("run-2"), wait_seconds=60)
+    assert served.live_config() == before
+    served.assert_tidy()
+
+
+def test_a_shadow_that_aws_does_not_take_back_is_taken_away_by_an_abort(
+    served: RolloutBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, bad = served.live_config(), served.package("bad", labels=3, flip_every=2)
+    with Traffic(served.aws, served.name):
+        deferred = served.begin(bad, RolloutTask("run-1"), **{**QUICK, "shadow_seconds": 20})
+        served.wait_until("the shadow is there", lambda: served.describe().get("ShadowProductionVariants"))
+        served.aws.order_fault(kind="error", target="UpdateEndpoint", code="ValidationException", message="no", times=1)
+        with pytest.raises(AirflowFailException, match=f"dlaws rollout abort {served.name}"):
+            served.go_on(deferred, bad, RolloutTask("run-1"), **{**QUICK, "shadow_seconds": 20})
+    words = [served.name, "--state", f"s3://{served.name}/state"]
+    shadow = served.record(served.only_config()).state.shadow_config
+    assert served.live_config() == shadow
+    assert main(["rollout", "promote", *words]) == 1
+    assert "no rollout is under way" in capsys.readouterr().err
+    assert main(["rollout", "abort", *words]) == 0
+    assert f"the shadow {shadow} is taken away, AWS goes back to {before}" in capsys.readouterr().out
+    served.wait_until("it is gone", lambda: served.describe()["EndpointStatus"] == "InService")
+    assert served.live_config() == before
+    # Nothing is left for a second one, and the next rollout finds the endpoint free.
+    assert main(["rollout", "abort", *words]) == 1
+    assert "no rollout is under way" in capsys.readouterr().err
+    served.roll_out(served.package("good", labels=3), RolloutTask("run-2"), on_no_traffic="promote", wait_seconds=10)
+    served.assert_tidy()
+
+
+def test_a_retry_whose_shadow_was_edited_goes_by_the_new_one(
+    served: RolloutBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, package = served.live_config(), served.package("green", labels=3)
+
+    def begin(number: int, seconds: int, percent: int) -> TaskDeferred:
+        options = {**QUICK, "timeout": 3000, "shadow_seconds": seconds, "shadow_percent": percent}
+        return served.begin(package, RolloutTask(max_tries=3, try_number=number), **options)
+
+    for number, (operation, seconds) in enumerate([("DescribeEndpoint", 0), ("UpdateEndpoint", 200)], 1):
+        served.aws.order_fault(kind="error", target=operation, code="ConcurrentUpdateException", message="no", times=1)
+        with pytest.raises(AirflowException, match="ConcurrentUpdateException"):
+            begin(number, seconds, 50)
+    begin(3, 200, 20)
+    served.wait_until("the shadow is there", lambda: served.describe().get("ShadowProductionVariants"))
+    served.wait_until("it is in service", lambda: served.describe()["EndpointStatus"] == "InService")
+    config = served.sagemaker.describe_endpoint_config(EndpointConfigName=served.live_config())
+    (production,), (shadow,) = config["ProductionVariants"], config["ShadowProductionVariants"]
+    assert shadow["InitialVariantWeight"] == pytest.approx(0.2 * production["InitialVariantWeight"])
+    # What serves already stays, and is said.
+    deferred = begin(4, 200, 70)
+    assert "shadow_percent=70, and the shadow that an earlier try has brought up gets 20 %" in caplog.text
+    asyncio.run(remade(deferred.trigger).on_kill())
     assert served.live_config() == before
     served.assert_tidy()
 

@@ -16,6 +16,7 @@ from rollout_states import (
     ON_SHADOW,
     PLAN,
     PROMOTED,
+    ROLLING,
     SHADOW,
     SHADOWED,
     UNCLEAR_SHADOW,
@@ -27,12 +28,13 @@ from rollout_states import (
 )
 
 from airflow_dlaws.rollout.machine import decide, situation_of
-from airflow_dlaws.rollout.plan import OnNoTraffic
+from airflow_dlaws.rollout.plan import BATCH_SECONDS, OnNoTraffic
 from airflow_dlaws.rollout.rules import Action, Situation, When
 from airflow_dlaws.rollout.state import (
     AlarmView,
     Cause,
     EndpointStatus,
+    EndpointView,
     RolloutState,
     Step,
     Wish,
@@ -100,6 +102,44 @@ def test_without_traffic_the_gate_closes_before_the_bake_is_over() -> None:
     assert (late.action, late.state.cause) == (Action.TRIP, Cause.NO_TRAFFIC)
     ended = decide(PLAN, late.state, seen(WENT_BACK, NOTHING), 1400)
     assert ended.state.step is Step.INCONCLUSIVE
+
+
+def batch(green: int, since: float | None, wanted: int = 4) -> EndpointView:
+    """Return what an endpoint shows in a rolling update; `since`: when it began to bake with so many instances."""
+    counts = {"green_instances": green, "green_wanted": wanted, "traffic_since": since or 0.0}
+    return dataclasses.replace(MOVING, on_traffic=True, baking_since=since, **counts)
+
+
+def test_the_gate_of_a_rolling_update_waits_for_the_batches_that_aws_still_starts() -> None:
+    # Each of four batches waits 300 s and takes 400 s to start; the last wait beside blue is from 1,500 to 1,800 s.
+    state, plan = rollout(), ROLLING
+    for now, endpoint in [
+        (110, batch(1, 100)), (500, batch(1, None)), (850, batch(2, 800)), (1100, batch(2, None)),
+        (1300, batch(2, None)), (1510, batch(3, 1500)), (1500 + plan.gate_of(300) - 1, batch(3, 1500)),
+    ]:  # fmt: skip
+        decision = decide(plan, state, seen(endpoint, NOTHING), now)
+        assert decision.action is Action.WAIT, now
+        state = decision.state
+    late = decide(plan, state, seen(batch(3, 1500), NOTHING), 1500 + plan.gate_of(300))
+    assert (late.action, late.state.cause) == (Action.TRIP, Cause.NO_TRAFFIC)
+
+
+def test_the_gate_of_a_rolling_update_closes_also_where_no_look_met_the_last_wait() -> None:
+    begun = decide(ROLLING, rollout(), seen(batch(1, 100), NOTHING), 110).state
+    soonest = 100 + ROLLING.gate_seconds
+    assert decide(ROLLING, begun, seen(batch(2, None), NOTHING), soonest).action is Action.WAIT
+    assert decide(ROLLING, begun, seen(batch(4, 900), NOTHING), soonest).action is Action.TRIP
+    # A description that tells of no batch: all the time that starting them may take.
+    allowed = soonest + BATCH_SECONDS * 2
+    assert decide(ROLLING, begun, seen(MOVING, NOTHING), allowed - 1).action is Action.WAIT
+    assert decide(ROLLING, begun, seen(MOVING, NOTHING), allowed).action is Action.TRIP
+
+
+def test_the_gate_of_a_rolling_update_counts_the_instances_that_autoscaling_has_made() -> None:
+    # Eight instances in batches of two are four batches, as four in batches of one: the third has six.
+    begun = decide(ROLLING, rollout(), seen(batch(2, 100, wanted=8), NOTHING), 110).state
+    assert decide(ROLLING, begun, seen(batch(4, 800, wanted=8), NOTHING), 1200).state.last_wait_since is None
+    assert decide(ROLLING, begun, seen(batch(6, 1500, wanted=8), NOTHING), 1600).state.last_wait_since == 1500
 
 
 def test_an_untested_model_in_service_is_taken_back_unless_told_otherwise() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[3] / "training_scripts"
-#: Takes and frees 80 MB, in pieces that glibc never keeps by itself; prints the page faults of the last ten rounds of 15.
+#: Takes and frees 80 MB, in pieces that glibc never keeps by itself; prints the page faults of rounds 6 to 15.
 PROGRAM = """
 import ctypes, resource, sys
 import torch

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scheduler_log import wait_until_heard
 
 from airflow_dlaws.cli import main
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
@@ -89,7 +90,7 @@ class Pipeline:
     """Runs of the DAG on one endpoint, and what AWS says of it."""
 
     def __init__(self, airflow: LocalAirflow, aws: LocalAws) -> None:
-        self.api, self.aws = airflow.api, aws
+        self._airflow, self.api, self.aws = airflow, airflow.api, aws
         self.s3, self.sagemaker = aws.client("s3"), aws.client("sagemaker")
         #: What the first run asked.
         self.question: dict[str, Any] = {}
@@ -120,6 +121,7 @@ class Pipeline:
     def wait_for_question(self, run_id: str) -> None:
         """Wait until a person is asked."""
         self.wait_for(run_id, "approve", WAITING)
+        wait_until_heard(self._airflow, DAG, run_id, "approve")
 
     def wait(self, run_id: str, expected: str, limit_s: float = 180) -> None:
         assert self.api.wait_for_run(DAG, run_id, limit_s=limit_s) == expected, self.why(run_id)

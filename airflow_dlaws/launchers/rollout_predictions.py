@@ -91,10 +91,8 @@ class CapturedPredictions:
         now = datetime.fromtimestamp(until, UTC)
         first = datetime.fromtimestamp(since, UTC).strftime(_HOUR)
         opened = max(first, (now - _LATE).strftime(_HOUR))
-        ledger, settled = (
-            EventLedger(lambda page: base64.b64decode(progress.counted.get(page, ""))),
-            progress.tally.settled_until,
-        )
+        settled = progress.tally.settled_until
+        ledger = EventLedger(lambda page: base64.b64decode(progress.counted.get(page, "")))
         seen = {}
         for side, fleet in enumerate(_FLEETS):
             known = set(progress.seen.get(fleet, ()))

@@ -41,7 +41,8 @@ class Task:
     :param loss: (model, batch) -> the loss of each sample, float[n]. No mean: the last step of an epoch may be shared
         unevenly, and the mean over all processes is taken with the right weights.
     :param schedule: makes the learning rate's schedule from the optimizer and the number of steps; stepped after each.
-    :param order: in which order the samples come; a new permutation for each epoch if left out.
+    :param order: in which order the samples come; a new permutation for each epoch if left out. It must depend on the
+        epoch alone: it is asked up to `feed.AT_ONCE` steps before the epoch begins, and again after a resume.
     :param identity: what else defines the run: hyperparameters, digests of the data. A checkpoint with another identity
         is refused. Leave `epochs` out if nothing but the length of the run depends on it.
     :param also: further things whose state belongs to the run, such as moving averages, by name.

@@ -18,10 +18,13 @@ class AirflowApi:
     """A client of one Airflow with the simple auth manager.
 
     :param login: user name and password; without one, the auth manager must let everybody in as admin.
+    :param guard: called before each call; what it raises ends the waiting of whoever calls.
     """
 
-    def __init__(self, url: str, login: tuple[str, str] | None = None) -> None:
-        self._url, self._login = url, login
+    def __init__(
+        self, url: str, login: tuple[str, str] | None = None, guard: Callable[[], None] = lambda: None
+    ) -> None:
+        self._url, self._login, self._guard = url, login, guard
         self._token = ""
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
@@ -29,6 +32,7 @@ class AirflowApi:
 
         :raises RuntimeError: the API answered with an error; the message carries its text.
         """
+        self._guard()
         if not self._token:
             self._token = self._new_token()
         suffix = f"?{urlencode(query, doseq=True)}" if query else ""

@@ -23,6 +23,8 @@ from airflow_dlaws.local.sessions import Session, end_sessions, free_ports
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 #: A cold start of the four components took 78 s on two loaded cores.
 _START_LIMIT_S = 240.0
+#: How long a component waits for SQLite's one writer. After Python's 5 s a scheduler ends, and nothing runs any more.
+_LOCKED_LIMIT_S = 120
 
 
 class LocalAirflow:
@@ -52,8 +54,8 @@ class LocalAirflow:
 
     @property
     def api(self) -> AirflowApi:
-        """The REST API of this Airflow."""
-        return AirflowApi(self.url)
+        """The REST API of this Airflow; its calls raise RuntimeError when a component has ended by itself."""
+        return AirflowApi(self.url, guard=self.check)
 
     @property
     def record(self) -> Path:
@@ -70,7 +72,9 @@ class LocalAirflow:
         self.wait_healthy(time.monotonic() + _START_LIMIT_S)
 
     def start_component(self, component: str) -> None:
-        """Start (again) one of `COMPONENTS`."""
+        """Start (again) one of `COMPONENTS`; what one that has ended by itself left running ends first."""
+        if component in self._sessions:
+            self.kill_component(component)
         with (self.home / f"{component}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._program, component],
@@ -136,12 +140,22 @@ class LocalAirflow:
         :raises RuntimeError: a component ended.
         """
         while not self.api.healthy():
-            for component, session in self._sessions.items():
-                if not session.alive():
-                    raise RuntimeError(f"airflow {component} ended while starting:\n{self.tail(component)}")
+            self.check()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Airflow at {self.url} is not healthy: {self.api.health()}")
             time.sleep(0.5)
+
+    def ended(self) -> list[str]:
+        """Return the components that have ended though nobody here ended them."""
+        return [component for component, session in self._sessions.items() if not session.alive()]
+
+    def check(self) -> None:
+        """Return if all that was started runs: else nobody need wait for what will not come.
+
+        :raises RuntimeError: a component has ended by itself.
+        """
+        for component in self.ended():
+            raise RuntimeError(f"airflow {component} has ended; the last it printed:\n{self.tail(component)}")
 
     def tail(self, component: str, lines: int = 30) -> str:
         """Return the last lines a component printed."""
@@ -171,6 +185,7 @@ class LocalAirflow:
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout={_LOCKED_LIMIT_S}",
             "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "API__HOST": "127.0.0.1",
             "API__PORT": str(api_port),

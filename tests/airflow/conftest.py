@@ -62,3 +62,16 @@ def airflow(
         yield stack
     finally:
         stack.stop()
+
+
+@pytest.fixture(autouse=True)
+def components_live_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tell of a component that ended by itself, and start it again for the tests that follow."""
+    yield
+    if "airflow" not in request.fixturenames:
+        return
+    stack: LocalAirflow = request.getfixturevalue("airflow")
+    last_words = {component: stack.tail(component) for component in stack.ended()}
+    for component in last_words:
+        stack.start_component(component)
+    assert not last_words

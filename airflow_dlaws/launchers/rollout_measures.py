@@ -150,6 +150,7 @@ class RolloutMeasures:
             predictions=self._predictions(state, began, now),
             business=business,
             stakes=state.stakes,
+            now=now,
         )
         # Harm that is proven without what is missing is proven.
         problem = "" if evidence.verdict is Verdict.HARM else problem

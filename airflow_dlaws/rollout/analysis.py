@@ -2,7 +2,8 @@
 
 The tests are in `harm` (errors, latency) and `margin` (predictions, business). Each kind gets a share of the bet that
 is fixed before green serves, so `alpha` bounds the chance that a healthy green is ever rolled back, over all kinds and
-all looks. A minute is read again while it fills; its split is taken as known then (tested by simulation).
+all looks. A minute is read again while it fills; its split is taken as known then (tested by simulation), and a tenth
+of the bet on errors is on it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_dlaws.rollout.business import BusinessEvidence
-from airflow_dlaws.rollout.harm import CellCounts, Meter, error_alternatives, log_sum
+from airflow_dlaws.rollout.harm import CellCounts, Meter, PatientMeter, error_alternatives, log_sum
 from airflow_dlaws.rollout.latency import LatencyReference, cells_of, latency_alternatives
 from airflow_dlaws.rollout.plan import RolloutPlan, Strategy
 from airflow_dlaws.rollout.predictions import PredictionEvidence
@@ -89,6 +90,7 @@ def judge(
     business: BusinessEvidence | None = None,
     stakes: Stakes | None = None,
     shares: Sequence[float] | None = None,
+    now: float | None = None,
 ) -> Evidence:
     """Return the verdict on all minutes read so far.
 
@@ -100,6 +102,7 @@ def judge(
     :param business: likewise.
     :param stakes: how the bet was laid before green served; None lays it without knowing the traffic.
     :param shares: green's share of the traffic step by step; None for the plan's.
+    :param now: epoch seconds. A minute counts as over when a later one has requests, or a minute after its end.
     """
     stakes = stakes or stakes_of(plan, None)
     ordered = sorted(minutes, key=lambda minute: minute.start)
@@ -108,13 +111,16 @@ def judge(
     pairs = _with_past(during, past) if plan.strategy is Strategy.ALL_AT_ONCE else during
     bounds = _bounds(plan, during, plan.shares if shares is None else shares)
     compared = [_warm(plan, minute, pairs) for minute in _compared(plan, pairs, bounds)]
-    judgement = Judgement(plan, latency, stakes)
+    others = _parts({}, predictions, business)
+    judgement = Judgement(plan, latency, stakes, others)
+    newest = max((minute.start for minute in during if minute.green_requests or minute.blue_requests), default=0)
     for minute in compared:
-        judgement.add(minute, bounds.get(minute.start))
+        is_over = minute.start < newest or (now is not None and minute.start + 120 <= now)
+        judgement.add(minute, bounds.get(minute.start), is_over=is_over)
     totals = _totals(pairs)
     evidence = Evidence(
         compared_requests=sum(minute.green_requests for minute in compared),
-        log_evidence=combined(_parts(judgement.parts, predictions, business), stakes),
+        log_evidence=combined({**judgement.parts, **others}, stakes),
         log_error_evidence=judgement.parts["errors"],
         log_latency_evidence=judgement.parts.get("latency"),
         predictions=predictions,
@@ -160,18 +166,26 @@ def _warm(plan: RolloutPlan, minute: Minute, minutes: Sequence[Minute]) -> Minut
 
 
 class Judgement:
-    """Evidence that grows minute by minute: what `judge` folds over, and simulations call directly."""
+    """Evidence that grows minute by minute: what `judge` folds over, and simulations call directly.
 
-    def __init__(self, plan: RolloutPlan, latency: LatencyReference | None, stakes: Stakes) -> None:
+    :param others: further kinds of harm that are judged, and have their shares of the bet.
+    """
+
+    def __init__(
+        self, plan: RolloutPlan, latency: LatencyReference | None, stakes: Stakes, others: Iterable[str] = ()
+    ) -> None:
         self._stakes = stakes
-        self._errors = Meter(error_alternatives(stakes.first_harm))
+        kinds = dict.fromkeys(("errors", *(("latency",) if latency else ()), *others))
+        bar = -math.log(plan.alpha * stakes.shares(kinds)["errors"])
+        self._errors = PatientMeter(error_alternatives(stakes.first_harm), bar)
         self._latency = Meter(latency_alternatives(latency, plan.smallest_slowdown)) if latency else None
         self._cells = len(latency.thresholds) if latency else 0
 
-    def add(self, minute: Minute, bounds: ShareBounds | None = None) -> None:
-        """Add one comparable minute; with bounds where traffic moved in it."""
+    def add(self, minute: Minute, bounds: ShareBounds | None = None, *, is_over: bool = True) -> None:
+        """Add one comparable minute; with bounds where traffic moved in it. One that is not over must be the last."""
         errors = (minute.green_errors,), (minute.blue_errors,)
-        self._errors.add(CellCounts(*errors, minute.green_requests, minute.blue_requests, bounds))
+        counts = CellCounts(*errors, minute.green_requests, minute.blue_requests, bounds)
+        self._errors.add(counts, is_over=is_over)
         if self._latency is None or not (minute.green_timed and minute.blue_timed):
             return
         if not len(minute.green_over) == len(minute.blue_over) == self._cells:

@@ -12,9 +12,9 @@ in g, also for the hypergeometric draw that a minute is once its totals are know
 Where green's share moved within the minute, w is the largest it had for ratios above 1 and the smallest for ratios
 below 1 (`shifts`): the expectation is at most 1 then whenever in the minute the requests came.
 Evidence is averaged over alternatives with fixed weights; by Ville's inequality its chance of ever reaching 1/alpha
-is at most alpha, over all looks together. The idea is that of Lindon and Malek, "Anytime-valid inference for
-multinomial count data" (NeurIPS 2022), and Lindon, Sanden and Shirikian, "Rapid regression detection in software
-deployments through sequential testing" (KDD 2022, arXiv 2205.14762).
+is at most alpha, over all looks together. By how much it would pass 1/alpha is put to use before (`boost`). The idea is
+that of Lindon and Malek, "Anytime-valid inference for multinomial count data" (NeurIPS 2022), and Lindon, Sanden and
+Shirikian, "Rapid regression detection in software deployments through sequential testing" (KDD 2022, arXiv 2205.14762).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from airflow_dlaws.rollout.boost import draws, log_boost
 from airflow_dlaws.rollout.shifts import ShareBounds
 
 #: The grid of error ratios is about evenly spaced in logarithm, and each weighs so much of the one below: small harm is
@@ -32,6 +33,10 @@ _GRID_STEP = 0.37
 ABOVE_SMALLEST = 1.1
 _LARGEST_HARM = 5.0
 _DECAY = 0.9
+#: In minutes with more failures single ones no longer matter, and a boost takes longer to find than it is worth.
+_MOST_BOOSTED = 200
+#: How much of a bet waits for minutes to be over. The rest is enough to see at once what fails wholesale.
+_PATIENT = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,28 +78,72 @@ class Meter:
     """Adds up the evidence minute by minute; `log_evidence` may be read at any time.
 
     :param alternatives: whose weights sum to at most 1.
+    :param bar: the logarithm of the evidence that decides; minutes are boosted towards it. Then they must be over when
+        they are added, and have one cell.
     """
 
-    def __init__(self, alternatives: Sequence[Alternative]) -> None:
+    def __init__(self, alternatives: Sequence[Alternative], bar: float = math.inf) -> None:
         self._ratios = [alternative.ratios for alternative in alternatives]
         self._logs = [math.log(alternative.weight) for alternative in alternatives]
+        self._bar = bar
 
     def add(self, minute: CellCounts) -> None:
         """Add one minute in which both fleets served."""
+        boost = self._boost(minute)
         share = minute.green_requests / (minute.green_requests + minute.blue_requests)
         low, high = (minute.bounds.low, minute.bounds.high) if minute.bounds else (share, share)
         cells = list(zip(minute.green, minute.blue, strict=True))
         for index, ratios in enumerate(self._ratios):
-            self._logs[index] += sum(
+            self._logs[index] += boost + sum(
                 green * math.log(ratio) - (green + blue) * math.log1p((high if ratio > 1 else low) * (ratio - 1))
                 for ratio, (green, blue) in zip(ratios, cells, strict=True)
                 if green or blue
             )
 
+    def _boost(self, minute: CellCounts) -> float:
+        """Return the logarithm of a minute's boost: none where green's share moved, for then the draw is not known."""
+        before, drawn = self.log_evidence, minute.green[0] + minute.blue[0]
+        if not before < self._bar < math.inf or minute.bounds or drawn > _MOST_BOOSTED:
+            return 0.0
+        share = minute.green_requests / (minute.green_requests + minute.blue_requests)
+        lines = [
+            (log - before - drawn * math.log1p(share * (ratio - 1)), math.log(ratio))
+            for log, (ratio,) in zip(self._logs, self._ratios, strict=True)
+        ]
+        outcomes = (
+            (log_sum(start + green * slope for start, slope in lines), chance)
+            for green, chance in draws(drawn, minute.green_requests, minute.blue_requests)
+        )
+        return log_boost(outcomes, self._bar - before)
+
     @property
     def log_evidence(self) -> float:
         """The natural logarithm of the evidence so far, averaged over the alternatives."""
         return log_sum(self._logs)
+
+
+class PatientMeter:
+    """Two bets on the same alternatives: most of it on minutes that are over, boosted, the rest on what there is.
+
+    A boost rests on how a whole minute may turn out. Looks at the parts of a minute would be chances beyond that.
+
+    :param bar: as `Meter`'s, of the two together.
+    """
+
+    def __init__(self, alternatives: Sequence[Alternative], bar: float) -> None:
+        self._over = Meter(alternatives, bar - math.log(_PATIENT))
+        self._now = Meter(alternatives)
+
+    def add(self, minute: CellCounts, *, is_over: bool) -> None:
+        """Add one minute in which both fleets served; one that is not over must be the last."""
+        self._now.add(minute)
+        if is_over:
+            self._over.add(minute)
+
+    @property
+    def log_evidence(self) -> float:
+        """The natural logarithm of the evidence so far."""
+        return log_sum((math.log(_PATIENT) + self._over.log_evidence, math.log1p(-_PATIENT) + self._now.log_evidence))
 
 
 def log_sum(logs: Iterable[float]) -> float:

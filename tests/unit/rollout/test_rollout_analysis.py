@@ -84,10 +84,14 @@ def test_five_times_the_errors_are_found_within_the_bake() -> None:
 
 
 def test_a_model_that_fails_a_third_of_its_requests_is_found_in_a_handful_of_them() -> None:
-    evidence = judge(PLAN, [minute(0, (12, 4), (108, 0))], began=0)
+    seen = [minute(0, (12, 4), (108, 0))]
+    evidence = judge(PLAN, seen, began=0, now=120)
     assert evidence.verdict is Verdict.HARM
     assert "4 of 12" in evidence.reason
     assert "0 of 108" in evidence.reason
+    # A minute that may still fill needs two failures more.
+    assert judge(PLAN, seen, began=0, now=119).verdict is Verdict.INCONCLUSIVE
+    assert judge(PLAN, [minute(0, (12, 6), (108, 0))], began=0, now=30).verdict is Verdict.HARM
 
 
 def test_too_few_requests_give_no_verdict() -> None:

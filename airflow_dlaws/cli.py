@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -129,6 +130,8 @@ def _local_up(chosen: argparse.Namespace) -> int:
     if not chosen.foreground:
         _start(chosen, aws)
         return 0
+    # Shells let what a script starts in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _start(chosen, aws)
         aws.wait()

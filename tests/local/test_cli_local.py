@@ -46,8 +46,10 @@ def test_up_status_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name for path in tmp_path.iterdir()] == [".dlaws"]
 
 
-def test_in_the_foreground_it_ends_with_ctrl_c(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "airflow_dlaws.cli", "local", "up", "--foreground", "--json"]
+@pytest.mark.parametrize("trapped", ["", "trap '' INT; "], ids=["by a person", "by a script in the background"])
+def test_in_the_foreground_it_ends_with_ctrl_c(tmp_path: Path, trapped: str) -> None:
+    up = f"{trapped}exec {sys.executable} -m airflow_dlaws.cli local up --foreground --json"
+    command = ["bash", "-c", up]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert json.loads(process.stdout.readline())["running"]

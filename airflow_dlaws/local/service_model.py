@@ -8,6 +8,7 @@ regular expression pattern: ...`. Members that the model does not know are refus
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -23,9 +24,18 @@ Shape: TypeAlias = Any
 _JAVA_SUPPLEMENTARY = (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
 
 
-@functools.cache
+#: The first calls often come by hundreds at once, and one model takes megabytes and most of a second to read.
+_LOCK = threading.Lock()
+
+
 def load(service: str) -> ServiceModel:
     """Return botocore's model of a service ("sagemaker", "sagemaker-runtime")."""
+    with _LOCK:
+        return _read(service)
+
+
+@functools.cache
+def _read(service: str) -> ServiceModel:
     return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 

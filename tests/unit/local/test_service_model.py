@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +116,24 @@ def test_a_value_of_another_type_is_a_serialization_error(request_: dict[str, An
     with pytest.raises(ServiceError, match=word) as refused:
         model_codec.decode(shape, MINIMAL | request_)
     assert refused.value.code == "SerializationException"
+
+
+def test_a_model_that_many_first_calls_ask_for_at_once_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    callers, read, reads = 20, Loader.load_service_model, []
+    together = threading.Barrier(callers)
+
+    def counted(loader: Loader, *which: str) -> Any:
+        reads.append(which)
+        return read(loader, *which)
+
+    def ask(_: int) -> ServiceModel:
+        together.wait(timeout=30)
+        return service_model.load("sagemaker-a2i-runtime")
+
+    monkeypatch.setattr(Loader, "load_service_model", counted)
+    with ThreadPoolExecutor(callers) as pool:
+        models = set(pool.map(ask, range(callers)))
+    assert (len(models), len(reads)) == (1, 1)
 
 
 def test_an_answer_with_an_unknown_member_is_our_fault_and_says_so() -> None:

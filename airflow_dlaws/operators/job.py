@@ -141,7 +141,7 @@ class JobOperator(DlawsOperator):
             return self._finish(context, submission, submission.status)
         deadline = self._deadline(spec, submission.status)
         if self.deferrable:
-            self._defer(submission, deadline)
+            self._defer(context, submission, deadline)
         return self._finish(context, submission, self._wait(context, submission.reference, deadline))
 
     def _pause(self, context: Context, shortage: NoCapacity) -> None:
@@ -183,12 +183,15 @@ class JobOperator(DlawsOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on, also where the trigger has timed out or crashed and Airflow would only let the task fail.
 
-        The job may have ended well meanwhile; if not, it must be stopped or be left to a retry, never forgotten.
+        The job may have ended well meanwhile; if not, it must be stopped or be left to a retry, never forgotten. A task
+        that is cleared while it goes on is given the same event in its next life (Airflow 3.3.2): it begins anew.
         """
+        details, life = dict(next_kwargs or {}), identity_of(context).clear_marker
+        if details.pop("life", life) != life:
+            return self.execute(context)
         stored = self._stored_submission(context) if next_method == FAILED_TRIGGER_METHOD else None
         if stored is None:
-            return super().resume_execution(next_method, next_kwargs, context)
-        details = next_kwargs or {}
+            return super().resume_execution(next_method, details, context)
         error = details.get("error", "the trigger has ended without an event")
         kind = JobEventKind.DEADLINE if error == TRIGGER_TIMED_OUT else JobEventKind.LOST
         message = "\n".join([str(error), *(details.get("traceback") or [])])
@@ -249,7 +252,7 @@ class JobOperator(DlawsOperator):
         created = status.created_at.timestamp() if status.created_at else time.time()
         return created + allowed.total_seconds()
 
-    def _defer(self, submission: Submission, deadline: float) -> NoReturn:
+    def _defer(self, context: Context, submission: Submission, deadline: float) -> NoReturn:
         trigger = JobTrigger(
             connection=to_json(self.connection),
             reference=to_json(submission.reference),
@@ -262,7 +265,7 @@ class JobOperator(DlawsOperator):
         self.defer(
             trigger=trigger,
             method_name="resume",
-            kwargs={"submission": to_json(submission)},
+            kwargs={"submission": to_json(submission), "life": identity_of(context).clear_marker},
             timeout=remaining + TRIGGER_GRACE,
         )
 

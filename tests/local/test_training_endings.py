@@ -200,6 +200,19 @@ def test_a_task_cleared_while_it_trains_waits_for_the_last_checkpoint_of_the_job
     assert "last" in model_of(training, cleared)
 
 
+def test_a_task_cleared_while_it_takes_up_the_end_of_its_job_trains_again(training: Training) -> None:
+    deferred = training.defer()
+    payload = asyncio.run(event_of(trigger_of(deferred)))
+    first = from_json(TrainingResult, training.go_on(deferred, payload, "good.py"))
+    # Airflow 3.3.2 resumes the next life of a task that was cleared while it ran, with what it was resumed with before.
+    cleared = training.task(try_number=2, max_tries=3)
+    with pytest.raises(TaskDeferred) as again:
+        training.go_on(deferred, payload, "good.py", task=cleared)
+    second = from_json(TrainingResult, training.resume(again.value, task=cleared))
+    assert first.job_name != second.job_name
+    assert training.jobs() == ["Completed", "Completed"]
+
+
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_task_that_may_wait_for_capacity_asks_again_by_itself(
     training: Training, local_aws: LocalAws, deferrable: bool

@@ -5,7 +5,7 @@ chance of a false alarm stays below what was allowed. Let a step multiply the ev
 of at most 1, and let `spare` be what is missing to the bar. Then min(boost * factor, exp(spare)) has an expectation of
 1 for one largest `boost`, never below 1, and the test with the boosted steps keeps its promise: what exceeds the bar is
 cut off in the proof and changes no verdict. Fischer and Ramdas, "Improving Wald's (approximate) sequential probability
-ratio test by avoiding overshoot" (arXiv 2410.16076), section 3.
+ratio test by avoiding overshoot" (arXiv 2410.16076).
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ _LARGEST_HARM = 5.0
 _DECAY = 0.9
 #: In minutes with more failures single ones no longer matter, and a boost takes longer to find than it is worth.
 _MOST_BOOSTED = 200
+#: Nearer to the bar a boost would rest on the last digits of the chances.
+_LEAST_SPARE = 1e-3
 #: How much of a bet waits for minutes to be over. The rest is enough to see at once what fails wholesale.
 _PATIENT = 0.9
 
@@ -103,7 +105,7 @@ class Meter:
     def _boost(self, minute: CellCounts) -> float:
         """Return the logarithm of a minute's boost: none where green's share moved, for then the draw is not known."""
         before, drawn = self.log_evidence, minute.green[0] + minute.blue[0]
-        if not before < self._bar < math.inf or minute.bounds or drawn > _MOST_BOOSTED:
+        if not _LEAST_SPARE < self._bar - before < math.inf or minute.bounds or drawn > _MOST_BOOSTED:
             return 0.0
         share = minute.green_requests / (minute.green_requests + minute.blue_requests)
         lines = [

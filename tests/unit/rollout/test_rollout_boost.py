@@ -86,6 +86,13 @@ def test_a_draw_of_millions_of_requests_has_chances_that_sum_to_one() -> None:
     assert sum(chance for _, chance in draws(200, 3_000_000, 27_000_000)) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("spare", [1e-15, 1e-9, 1e-3, 2e-3])
+def test_evidence_a_hair_below_the_bar_is_judged_however_many_requests_there_are(spare: float) -> None:
+    meter = Meter([Alternative(weight=math.exp(BAR - spare), ratios=(2.0,))], BAR)
+    meter.add(CellCounts((80,), (80,), 30_000_000, 30_000_000))
+    assert math.isfinite(meter.log_evidence)
+
+
 def test_minutes_in_which_traffic_moved_or_thousands_failed_are_not_boosted() -> None:
     moved = CellCounts((3,), (5,), 30, 100, ShareBounds(low=0.1, high=0.3))
     many = CellCounts((150,), (900,), 3000, 27_000)

@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError
-from running_task import RunningTask
+from running_task import RunningTask, resumed
 from sns_inbox import Inbox
 
 from airflow_dlaws.jobs.wire import from_json
@@ -232,9 +232,7 @@ class RolloutBench:
             event = asyncio.run(first_event(remade(deferred.trigger)))
             operator = self.operator(package_arn, deferrable=True, **options)
             try:
-                return from_json(
-                    RolloutResult, operator.resume_execution(deferred.method_name, {"event": event}, task.context)
-                )
+                return from_json(RolloutResult, resumed(operator, deferred, event, task.context))
             except TaskDeferred as again:
                 deferred = again
 

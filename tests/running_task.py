@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,12 @@ class RunningTask:
     def context(self) -> dict[str, Any]:
         """What Airflow hands to `execute`."""
         return {"ti": self, "dag_run": SimpleNamespace(run_type=self.run_type)}
+
+
+def resumed(operator: Any, deferred: Any, event: Any, context: Any) -> Any:
+    """Let an operator go on after the event of its trigger, as Airflow does: with what went through its database."""
+    kwargs = {**json.loads(json.dumps(deferred.kwargs or {})), "event": event}
+    return operator.resume_execution(deferred.method_name, kwargs, context)
 
 
 def aws_environment(monkeypatch: Any, aws: LocalAws) -> None:

@@ -153,7 +153,7 @@ class ModelApprovalOperator(DlawsOperator):
             deadline=time.time() + self._seconds,
         )
         timeout = timedelta(seconds=self._seconds) + _TRIGGER_GRACE
-        return self.defer(trigger=trigger, method_name="resume", timeout=timeout)
+        return self.defer(trigger=trigger, method_name="resume", kwargs=self.for_this_life(context), timeout=timeout)
 
     def _end(self, context: Context, decided: ApprovalResult) -> dict[str, Any]:
         document: dict[str, Any] = to_json(decided)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_dlaws._compat import BaseOperator, without_null_outputs
-from airflow_dlaws.hooks.task import AwsConnected, airflow_errors, held_back, identity_of, run_of
+from airflow_dlaws.hooks.task import AwsConnected, Deferring, airflow_errors, held_back, identity_of, run_of
 
 __all__ = ["DlawsOperator", "airflow_errors", "held_back", "identity_of", "run_of"]
 
 
-class DlawsOperator(AwsConnected, BaseOperator):
+class DlawsOperator(AwsConnected, Deferring, BaseOperator):
     """An operator that talks to AWS.
 
     :param aws_conn_id: Airflow connection; None uses boto3's own credential chain.

@@ -183,15 +183,12 @@ class JobOperator(DlawsOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on, also where the trigger has timed out or crashed and Airflow would only let the task fail.
 
-        The job may have ended well meanwhile; if not, it must be stopped or be left to a retry, never forgotten. A task
-        that is cleared while it goes on is given the same event in its next life (Airflow 3.3.2): it begins anew.
+        The job may have ended well meanwhile; if not, it must be stopped or be left to a retry, never forgotten.
         """
-        details, life = dict(next_kwargs or {}), identity_of(context).clear_marker
-        if details.pop("life", life) != life:
-            return self.execute(context)
         stored = self._stored_submission(context) if next_method == FAILED_TRIGGER_METHOD else None
         if stored is None:
-            return super().resume_execution(next_method, details, context)
+            return super().resume_execution(next_method, next_kwargs, context)
+        details = next_kwargs or {}
         error = details.get("error", "the trigger has ended without an event")
         kind = JobEventKind.DEADLINE if error == TRIGGER_TIMED_OUT else JobEventKind.LOST
         message = "\n".join([str(error), *(details.get("traceback") or [])])
@@ -265,7 +262,7 @@ class JobOperator(DlawsOperator):
         self.defer(
             trigger=trigger,
             method_name="resume",
-            kwargs={"submission": to_json(submission), "life": identity_of(context).clear_marker},
+            kwargs=self.for_this_life(context, submission=to_json(submission)),
             timeout=remaining + TRIGGER_GRACE,
         )
 

@@ -107,11 +107,11 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
                 self.defer(
                     trigger=PauseTrigger(until=time.time() + self.poll_interval),
                     method_name="take_turn",
-                    kwargs={"wait_until": wait_until},
+                    kwargs=self.for_this_life(context, wait_until=wait_until),
                 )
             # Who is killed while waiting must not take the turn after all.
             self._guarded(context, conductor, partial(time.sleep, self.poll_interval))
-        return self._guarded(context, conductor, lambda: self._tend(conductor))
+        return self._guarded(context, conductor, lambda: self._tend(context, conductor))
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Act where the trigger found that a worker must; the endpoint is looked at again first."""
@@ -121,7 +121,7 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
         def go_on() -> dict[str, Any]:
             if "error" in event:
                 raise ServiceRefused(f"the rollout on {self.endpoint_name} cannot be watched: {event['error']}")
-            return self._tend(conductor)
+            return self._tend(context, conductor)
 
         return self._guarded(context, conductor, go_on)
 
@@ -175,10 +175,10 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             return False
         return True
 
-    def _tend(self, conductor: RolloutConductor) -> dict[str, Any]:
+    def _tend(self, context: Context, conductor: RolloutConductor) -> dict[str, Any]:
         """Go on with a rollout whose lock this try has."""
         self._taken_at = self._lock_time(self.aws.client)
-        return self._go_on(conductor)
+        return self._go_on(context, conductor)
 
     def _lock_time(self, client: Callable[[str], Any]) -> float | None:
         from airflow_dlaws.launchers.rollout_store import RolloutStore
@@ -187,7 +187,7 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
         assert self._under_way is not None
         return RolloutStore(ObjectStore(client("s3")), *self._under_way).taken_at()
 
-    def _go_on(self, conductor: RolloutConductor) -> dict[str, Any]:
+    def _go_on(self, context: Context, conductor: RolloutConductor) -> dict[str, Any]:
         """Look and act until the rollout is over, or (deferrable) until there is nothing to do but wait."""
         while True:
             decision = conductor.look()
@@ -203,6 +203,7 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
                 self.defer(
                     trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
                     method_name="resume",
+                    kwargs=self.for_this_life(context),
                     # The trigger has deadlines of its own; this one is for a triggerer that is gone.
                     timeout=timedelta(seconds=max(0.0, conductor.gives_up_at - time.time())) + _TRIGGER_GRACE,
                 )

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_dlaws._compat import BaseSensorOperator
-from airflow_dlaws.hooks.task import AwsConnected
+from airflow_dlaws.hooks.task import AwsConnected, Deferring
 
 
-class DlawsSensor(AwsConnected, BaseSensorOperator):
+class DlawsSensor(AwsConnected, Deferring, BaseSensorOperator):
     """A sensor that talks to AWS.
 
     :param aws_conn_id: Airflow connection; None uses boto3's own credential chain.

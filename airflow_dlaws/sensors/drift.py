@@ -202,7 +202,7 @@ class DriftSensor(DlawsSensor):
             poll_interval=self.poll_interval,
             deadline=min(deadline, time.time() + _LONGEST_WAIT),
         )
-        return self.defer(trigger=trigger, method_name="resume", kwargs={"deadline": deadline})
+        return self.defer(trigger=trigger, method_name="resume", kwargs=self.for_this_life(context, deadline=deadline))
 
     def _watch(self, context: Context) -> tuple[WatchedModel, DriftWatch]:
         watched = watched_model(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from batch_bench import Batches
-from running_task import RunningTask
+from running_task import RunningTask, resumed
 from serving import IMAGE, ROLE, Serving
 
 from airflow_dlaws.operators.batch_inference import BatchInferenceOperator
@@ -63,8 +63,7 @@ class ScoringTask:
             (fired,) = [event async for event in trigger_of(deferred).run()]
             return json.loads(json.dumps(fired.payload))
 
-        kwargs = {**json.loads(json.dumps(deferred.kwargs)), "event": asyncio.run(event())}
-        return self.operator(**changes).resume_execution(deferred.method_name, kwargs, (task or self.task()).context)
+        return resumed(self.operator(**changes), deferred, asyncio.run(event()), (task or self.task()).context)
 
     def score(self, *, task: RunningTask | None = None, **changes: Any) -> Any:
         """Run the whole task."""

@@ -11,7 +11,7 @@ from typing import Any
 import job_spec
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
-from running_task import RunningTask
+from running_task import RunningTask, resumed
 
 from airflow_dlaws.jobs.reference import JobReference, Submission
 from airflow_dlaws.jobs.wire import from_json
@@ -87,8 +87,7 @@ class SweepTask:
             (fired,) = [event async for event in trigger_of(deferred).run()]
             return json.loads(json.dumps(fired.payload))
 
-        kwargs = {**json.loads(json.dumps(deferred.kwargs)), "event": asyncio.run(event())}
-        return self.operator(**changes).resume_execution(deferred.method_name, kwargs, (task or self.task()).context)
+        return resumed(self.operator(**changes), deferred, asyncio.run(event()), (task or self.task()).context)
 
     def sweep(self, *, task: RunningTask | None = None, **changes: Any) -> Any:
         """Run the whole task."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from rollout_bench import first_event, remade
-from running_task import RunningTask, aws_environment
+from running_task import RunningTask, aws_environment, resumed
 
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs.wire import from_json
@@ -108,6 +108,13 @@ def test_a_word_given_in_airflow_is_written_to_the_registry_with_who_when_and_wh
     again = from_json(ApprovalResult, gate.operator().execute(gate.task.context))
     assert (again.decided_by, again.decided_at, again.through) == ("alice", ANSWERED_AT, "airflow")
     assert again.sentence == result.sentence
+
+
+def test_a_task_that_is_cleared_while_it_hears_the_answer_asks_again(gate: Gate) -> None:
+    deferred, cleared = gate.ask(), RunningTask("approve", max_tries=1)
+    with pytest.raises(TaskDeferred):
+        resumed(gate.operator(), deferred, answer("Approve"), cleared.context)
+    assert gate.package()["ModelApprovalStatus"] == "PendingManualApproval"
 
 
 def test_the_first_word_counts(gate: Gate) -> None:

@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from batch_bench import PROCESSING_IMAGE
 from drift_check_bench import NOON, capture
+from running_task import resumed
 from serving import ROLE
 
 import drift_table as tables
@@ -48,7 +49,7 @@ def test_a_deferred_check_goes_on_with_the_verdict_of_its_job_and_a_retry_adopts
         raise AssertionError("the trigger ended without an event")
 
     event = asyncio.run(asyncio.wait_for(first(), 120))
-    document = operator.resume(context, event, **deferred.value.kwargs)
+    document = resumed(operator, deferred.value, event, context)
     assert document == again
     assert (document["rows"], document["outcome"]) == (1500, "drift")
     assert len(jobs(drifted_check)) == 1

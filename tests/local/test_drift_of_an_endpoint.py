@@ -10,7 +10,7 @@ import uuid
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from captured_traffic import healthy_rows, reference
-from running_task import RunningTask, aws_environment
+from running_task import RunningTask, aws_environment, resumed
 
 from airflow_dlaws.drift.state import parse_state
 from airflow_dlaws.sensors.drift import DriftSensor
@@ -124,7 +124,7 @@ def run_until(sensor, reached):
             break
         assert time.monotonic() < deadline, state
         event = asyncio.run(asyncio.wait_for(event_of(step.trigger), 60))
-        summary, step = attempt(sensor.resume, context, event, **step.kwargs)
+        summary, step = attempt(resumed, sensor, step, event, context)
     return summary, state
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 from drift_sensor_bench import ASSET, context_of, fire, traffic, waits
-from running_task import RunningTask
+from running_task import RunningTask, resumed
 
 from airflow_dlaws.drift.report import DriftReport
 from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
@@ -26,7 +26,7 @@ def test_drift_is_waited_for_found_and_told(drift_scene):
 
     drift_scene.capture("shifted", traffic(1200, 3, delay=6))
     assert fire(deferred) == {"status": "unread"}
-    summary = sensor.resume(context, {"status": "unread"}, **deferred.kwargs)
+    summary = resumed(sensor, deferred, {"status": "unread"}, context)
 
     assert [feature["name"] for feature in summary["features"]] in (["delay", "prediction"], ["prediction", "delay"])
     assert {feature["direction"] for feature in summary["features"]} == {"up"}
@@ -75,8 +75,15 @@ def test_the_deadline_is_carried_and_a_worker_looks_around_before_it(drift_scene
     assert deferred.kwargs["deadline"] == pytest.approx(time.time() + 90_000, abs=60)
     assert deferred.trigger.deadline == pytest.approx(time.time() + 3600, abs=60)
     with pytest.raises(TaskDeferred) as again:
-        drift_scene.sensor(timeout=5).resume(context_of(RunningTask()), {"status": "deadline"}, **deferred.kwargs)
+        resumed(drift_scene.sensor(timeout=5), deferred, {"status": "deadline"}, context_of(RunningTask()))
     assert again.value.kwargs == deferred.kwargs
+
+
+def test_a_sensor_that_is_cleared_while_it_looks_has_a_deadline_of_its_own(drift_scene):
+    deferred = waits(drift_scene.sensor(timeout=5))
+    with pytest.raises(TaskDeferred) as again:
+        resumed(drift_scene.sensor(timeout=900), deferred, {"status": "unread"}, context_of(RunningTask(max_tries=1)))
+    assert again.value.kwargs["deadline"] > deferred.kwargs["deadline"] + 800
 
 
 def test_a_retry_finds_the_drift_of_its_first_try_again_and_another_run_does_not(drift_scene):

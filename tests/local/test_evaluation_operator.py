@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
-from running_task import RunningTask, aws_environment
+from running_task import RunningTask, aws_environment, resumed
 
 from airflow_dlaws.data.snapshot import DataSnapshot, publish
 from airflow_dlaws.evaluation.report import EvaluationReport, EvaluationResult
@@ -238,9 +238,7 @@ def test_a_deferred_task_judges_the_job_it_has_started(comparison):
 
     # Another process goes on, with nothing but what Airflow has stored.
     other = comparison.operator(good, champion_artifact=poor, deferrable=True)
-    document = getattr(other, deferred.value.method_name)(
-        comparison.task.context, event=event.payload, **deferred.value.kwargs
-    )
+    document = resumed(other, deferred.value, event.payload, comparison.task.context)
 
     assert wire.from_json(EvaluationResult, document).verdict is Verdict.BETTER
     assert len(comparison.jobs()) == 1

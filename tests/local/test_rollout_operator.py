@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 from botocore.exceptions import EndpointConnectionError
 from rollout_bench import RolloutBench, RolloutTask, Traffic, first_event, remade
-from running_task import aws_environment
+from running_task import aws_environment, resumed
 
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.operators.rollout import BlueGreenRolloutOperator
@@ -200,11 +200,20 @@ def test_a_second_rollout_supersedes_the_first_and_waits_until_it_has_gone_back(
         assert served.live_config() == before
         event = asyncio.run(first_event(remade(waiting.trigger)))
         operator = served.operator(second)
-        result = operator.resume_execution(
-            waiting.method_name, {**waiting.kwargs, "event": event}, RolloutTask("run-2").context
-        )
+        result = resumed(operator, waiting, event, RolloutTask("run-2").context)
     assert result["outcome"] == "promoted"
     assert served.live_config() == result["endpoint_config_name"]
+    served.assert_tidy()
+
+
+def test_a_task_that_is_cleared_while_it_hears_of_trouble_rolls_out_anew(served: RolloutBench) -> None:
+    package, cleared = served.package("green"), RolloutTask(max_tries=1)
+    with Traffic(served.aws, served.name):
+        deferred = served.begin(package, RolloutTask())
+        operator = served.operator(package, deferrable=True)
+        with pytest.raises(TaskDeferred) as again:
+            resumed(operator, deferred, {"error": "told to the former life"}, cleared.context)
+        assert served.go_on(again.value, package, cleared).outcome is RolloutOutcome.PROMOTED
     served.assert_tidy()
 
 

@@ -13,7 +13,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from airflow_answers import answering
 from rollout_bench import ROLE, RolloutBench, RolloutTask, first_event, remade
-from running_task import aws_environment
+from running_task import aws_environment, resumed
 
 from airflow_dlaws.cli import main
 from airflow_dlaws.hooks.aws import AwsClients
@@ -96,9 +96,7 @@ def test_what_the_rehearsal_has_said_is_acted_upon_by_the_worker_that_hears_it(
     deferred = served.begin(package, task, **asked)
     event = asyncio.run(first_event(remade(deferred.trigger)))
     with pytest.raises((TaskDeferred, AirflowFailException), match=then):
-        served.operator(package, deferrable=True, **asked).resume_execution(
-            deferred.method_name, {"event": event}, task.context
-        )
+        resumed(served.operator(package, deferrable=True, **asked), deferred, event, task.context)
     expected = Step.FAILED if fail_every else Step.SHIFTING
     assert served.record(served.only_config()).state.step is expected
     if not fail_every:

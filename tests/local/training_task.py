@@ -13,7 +13,7 @@ from typing import Any
 import job_spec
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
-from running_task import RunningTask
+from running_task import RunningTask, resumed
 
 from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.wire import from_json
@@ -58,9 +58,7 @@ class Training:
     def go_on(
         self, deferred: TaskDeferred, payload: Any, script: str, *, task: RunningTask | None = None, **changes: Any
     ) -> Any:
-        kwargs = {**json.loads(json.dumps(deferred.kwargs)), "event": payload}
-        context = (task or self.task()).context
-        return self.operator(script, **changes).resume_execution(deferred.method_name, kwargs, context)
+        return resumed(self.operator(script, **changes), deferred, payload, (task or self.task()).context)
 
     def train(self, script: str = "good.py", *, task: RunningTask | None = None, **changes: Any) -> TrainingResult:
         """Run the whole task."""

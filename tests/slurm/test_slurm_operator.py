@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, TaskDeferred
-from running_task import RunningTask, aws_environment
+from running_task import RunningTask, aws_environment, resumed
 from slurm_cluster import SlurmCluster
 
 from airflow_dlaws.data.snapshot import ChosenData
@@ -99,8 +99,8 @@ def test_two_nodes_train_one_model_and_a_retry_adopts_the_job(
     with pytest.raises(TaskDeferred) as deferred:
         operator(cluster, tmp_path, bucket, "train.py", **changes).execute(task.context)
     event = asyncio.run(event_of(trigger_of(deferred.value)))
-    kwargs = {**json.loads(json.dumps(deferred.value.kwargs)), "event": event}
-    answer = operator(cluster, tmp_path, bucket, "train.py", **changes).resume_execution("resume", kwargs, task.context)
+    last = operator(cluster, tmp_path, bucket, "train.py", **changes)
+    answer = resumed(last, deferred.value, event, task.context)
     result = from_json(TrainingResult, answer)
     assert result.metrics == {"total": 3.0, "data": 7.0, "hosts": 2.0}
     assert (result.adopted, result.instance_count, result.instance_type) == (True, 2, "train")
@@ -133,8 +133,7 @@ def test_a_killed_task_leaves_no_job_running(
 
 def finish(task: RunningTask, deferred: TaskDeferred, made: SlurmTrainingOperator) -> TrainingResult:
     event = asyncio.run(event_of(trigger_of(deferred)))
-    kwargs = {**json.loads(json.dumps(deferred.kwargs)), "event": event}
-    return from_json(TrainingResult, made.resume_execution("resume", kwargs, task.context))
+    return from_json(TrainingResult, resumed(made, deferred, event, task.context))
 
 
 @pytest.mark.slow

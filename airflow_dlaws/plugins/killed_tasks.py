@@ -37,6 +37,11 @@ class KilledTasksListener:
         """Hear that a task was marked a success."""
         kill_trigger_of(task_instance)
 
+    @hookimpl
+    def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
+        """Hear that a task was marked skipped, which Airflow 3.0 does not tell."""
+        kill_trigger_of(task_instance)
+
 
 def kill_trigger_of(task_instance: Any) -> threading.Thread | None:
     """Call `on_kill` of the trigger that a task instance waits for, in a thread; None where it waits for none of ours.
@@ -56,7 +61,9 @@ def _kill(classpath: str, kwargs: Mapping[str, Any]) -> None:
     module, _, name = classpath.rpartition(".")
     time.sleep(_COMMIT_SECONDS)
     try:
-        asyncio.run(getattr(importlib.import_module(module), name)(**kwargs).on_kill())
+        trigger = getattr(importlib.import_module(module), name)(**kwargs)
+        if hasattr(trigger, "on_kill"):  # before Airflow 3.3 only those have it that have something to stop
+            asyncio.run(trigger.on_kill())
     except Exception:
         # Nobody waits for this thread: the server's log is the only place where this can be told.
         log.exception("%s could not stop what a killed task had started; its arguments: %s", classpath, kwargs)

@@ -75,15 +75,17 @@ def test_clearing_a_green_task_starts_exactly_one_more_job(airflow: LocalAirflow
     assert [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_deferred", run_id)] == ["Completed"] * 2
 
 
-@pytest.mark.parametrize("triggerer", ["running", "down"])
-def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sagemaker: Any, triggerer: str) -> None:
+@pytest.mark.parametrize(("triggerer", "mark"), [("running", "failed"), ("down", "failed"), ("down", "skipped")])
+def test_marking_a_deferred_task_stops_its_job(
+    airflow: LocalAirflow, sagemaker: Any, triggerer: str, mark: str
+) -> None:
     if triggerer == "down":  # nobody has taken the trigger up: as in the second after the task has deferred
         airflow.kill_component("triggerer")
     run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred")
     wait_until(
         lambda: airflow.api.task_state("train_deferred", run_id, "train") == "deferred", limit_s=30, what="deferred"
     )
-    airflow.api.set_task_state("train_deferred", run_id, "train", "failed")
+    airflow.api.set_task_state("train_deferred", run_id, "train", mark)
     marked = time.monotonic()
     wait_until(
         lambda: jobs_of(sagemaker, "train_deferred", run_id)[0]["TrainingJobStatus"] in ("Stopping", "Stopped"),
@@ -97,7 +99,7 @@ def test_marking_a_deferred_task_failed_stops_its_job(airflow: LocalAirflow, sag
         what="the job is stopped",
     )
     assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1
-    assert airflow.api.task_state("train_deferred", run_id, "train") == "failed"
+    assert airflow.api.task_state("train_deferred", run_id, "train") == mark
     if triggerer == "down":
         airflow.start_component("triggerer")
 

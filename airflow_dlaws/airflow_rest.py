@@ -7,9 +7,11 @@ is an error, never "there is no such task": a wrong address must not make orphan
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -21,8 +23,9 @@ from airflow_dlaws.jobs.ownership import TaskAnswer
 _TIMEOUT_S = 30.0
 
 #: Airflow's own words for what there is not (a task that is mapped now has no instance without an index). The 404 of a
-#: proxy, of another program, or of a path that Airflow does not serve ("Not Found") says something else.
-_THERE_IS_NONE = ("was not found", "is mapped")
+#: proxy, of another program ("The requested URL was not found on the server"), or of a path that Airflow does not serve
+#: ("Not Found") says something else.
+_THERE_IS_NONE = re.compile(r"dag_id: `.* was not found|Task instance is mapped", re.S)
 
 #: An HTTP status, and the answer's JSON document (None where it is none).
 Answer = tuple[int, Any]
@@ -85,7 +88,7 @@ class RestDoor:
             return error.code, _document(error.read())
         except ValueError as error:
             raise ServiceRefused(f"{self._url!r} is no address of an Airflow: {error}") from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise ServiceUnavailable(f"the Airflow at {self._url} cannot be asked: {error}") from error
 
 
@@ -158,7 +161,7 @@ class AirflowTasks:
         if status == 200 and isinstance(answer, Mapping):
             return answer
         detail = str(answer.get("detail", "")) if isinstance(answer, Mapping) else ""
-        if status == 404 and any(words in detail for words in _THERE_IS_NONE):
+        if status == 404 and _THERE_IS_NONE.search(detail):
             return None
         text = f"{self._door.address} does not say what is at {path} (HTTP {status}): {_words(answer)}"
         if status in (401, 403):

@@ -70,7 +70,8 @@ def _add_airflow(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--deployment",
         default=environ("DLAWS_DEPLOYMENT"),
-        help="its [api] base_url, which its jobs carry as a tag; default: --airflow-url. Other jobs are not judged",
+        help="its [api] base_url, which its jobs carry as a tag; default: --airflow-url, unless that is localhost, as "
+        "any Airflow's may be. Other jobs are not judged",
     )
     group.add_argument("--older-than", type=duration, default=timedelta(minutes=2), help="judge no younger jobs (2m)")
 
@@ -162,7 +163,8 @@ def _judge(chosen: argparse.Namespace, client: Callable[[str], Any]) -> Judge:
         raise SpecificationError("--orphans with --mwaa needs --deployment: the tag dlaws:deployment of its jobs")
     tasks = AirflowTasks(_door(chosen, client))
     tasks.check()
-    return Judge(tasks, deployment=deployment, grace=chosen.older_than)
+    vouched = chosen.deployment is not None
+    return Judge(tasks, deployment=deployment, grace=chosen.older_than, vouched=vouched)
 
 
 def _door(chosen: argparse.Namespace, client: Callable[[str], Any]) -> AirflowDoor:

@@ -27,10 +27,11 @@ class Judge:
 
     :param deployment: how that Airflow's jobs name it in their tags: its `[api] base_url`.
     :param grace: jobs younger than this are not judged.
+    :param vouched: a person has named the deployment; see `before_asking`.
     """
 
-    def __init__(self, tasks: AirflowTasks, *, deployment: str, grace: timedelta) -> None:
-        self._tasks, self._deployment, self._grace = tasks, deployment, grace
+    def __init__(self, tasks: AirflowTasks, *, deployment: str, grace: timedelta, vouched: bool) -> None:
+        self._tasks, self._deployment, self._grace, self._vouched = tasks, deployment, grace, vouched
         self._answers: dict[TaskIdentity, TaskAnswer] = {}
 
     def judge(self, job: FoundJob, now: datetime) -> Ownership:
@@ -39,7 +40,7 @@ class Judge:
         :raises ServiceUnavailable: or ServiceRefused; Airflow cannot be asked.
         """
         age = now - job.status.created_at if job.status.created_at else timedelta(0)
-        early = before_asking(job.claim, age=age, grace=self._grace, deployment=self._deployment)
+        early = before_asking(job.claim, age=age, grace=self._grace, deployment=self._deployment, vouched=self._vouched)
         if early is not None:
             return early
         assert job.claim is not None
@@ -68,15 +69,20 @@ def judge_jobs(finder: JobFinder, judge: Judge, jobs: list[FoundJob], now: datet
 def stop_orphans(finder: JobFinder, judge: Judge, orphans: list[JudgedJob], now: datetime) -> list[JudgedJob]:
     """Stop jobs that were judged orphans and still are; a tuner's jobs end with their tuner.
 
-    :raises ServiceUnavailable: or ServiceRefused; Airflow cannot be asked any more.
+    Where Airflow cannot be asked any more, the rest is left running.
     """
     judge.forget()
-    stopped = []
+    done: list[JudgedJob] = []
     for row in orphans:
-        again = judge.judge(row.job, now)
-        done = stop_job(finder, row.job) if again.verdict is Verdict.ORPHAN else "left running"
-        stopped.append(JudgedJob(job=row.job, ownership=again, done=done))
-    return stopped
+        try:
+            again = judge.judge(row.job, now)
+        except DlawsError as error:  # what was stopped before must be told all the same
+            unclear = Ownership(verdict=Verdict.UNKNOWN, reason=f"Airflow could not be asked again: {error}")
+            left = [JudgedJob(job=each.job, ownership=unclear, done="left running") for each in orphans[len(done) :]]
+            return [*done, *left]
+        words = stop_job(finder, row.job) if again.verdict is Verdict.ORPHAN else "left running"
+        done.append(JudgedJob(job=row.job, ownership=again, done=words))
+    return done
 
 
 def stop_job(finder: JobFinder, job: FoundJob) -> str:

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from airflow_dlaws.jobs.identity import TaskIdentity
 
@@ -23,6 +24,10 @@ LIVE_STATES = frozenset(
 )  # fmt: skip
 #: States in which it has ended. A state in neither set is one that this version does not know: it is not judged.
 ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+#: Names that every machine gives itself.
+_EVERY_MACHINE = frozenset({"localhost", "0.0.0.0", "::1", "::", "host.docker.internal"})
 
 
 class Verdict(enum.StrEnum):
@@ -96,13 +101,20 @@ def claim_of(tags: Mapping[str, str], name: str, *, limit: int, role: str = "") 
     return JobClaim(identity=owner, trial=trial or None, exact=expected == name)
 
 
+def is_anybodys(deployment: str) -> bool:
+    """Tell whether more than one Airflow may call itself so: without a base URL, or each on a machine of its own."""
+    host = urlsplit(deployment).hostname or ""
+    return not host or host in _EVERY_MACHINE or host.startswith("127.") or host.endswith(".localhost")
+
+
 def before_asking(
-    claim: JobClaim | None, *, age: timedelta, grace: timedelta, deployment: str | None
+    claim: JobClaim | None, *, age: timedelta, grace: timedelta, deployment: str | None, vouched: bool = False
 ) -> Ownership | None:
     """Judge as far as that goes without Airflow; None where Airflow must be asked.
 
     :param age: of the job. Younger ones than `grace` are not judged.
     :param deployment: the Airflow that will be asked, as jobs name it in their tags.
+    :param vouched: a person has said that no other Airflow with jobs here calls itself so.
     """
     if claim is None:
         return Ownership(verdict=Verdict.UNKNOWN, reason="its tags do not say whose it is")
@@ -112,6 +124,12 @@ def before_asking(
     if deployment is None or claim.identity.deployment.rstrip("/") != deployment.rstrip("/"):
         reason = f"it belongs to the Airflow at {claim.identity.deployment or '(no base_url)'}, which was not asked"
         return Ownership(verdict=Verdict.FOREIGN, reason=reason)
+    if is_anybodys(deployment) and not (vouched and deployment):
+        reason = (
+            f"any Airflow may call itself {deployment or '(no base_url)'}: set [api] base_url, or give --deployment if "
+            "no other one has jobs in this account"
+        )
+        return Ownership(verdict=Verdict.UNKNOWN, reason=reason)
     if age < grace:
         return Ownership(verdict=Verdict.YOUNG, reason=f"it is younger than {grace.total_seconds():.0f} s")
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_dlaws.errors import ServiceRefused
+from airflow_dlaws.errors import NoSuchJob, ServiceRefused
 from airflow_dlaws.jobs.ownership import claim_of
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobStatus
@@ -140,12 +140,15 @@ class JobFinder:
         found = [job for job in found if job.reference.name not in queued] + list(queued.values())
         found += self._throw_away(phases, since)
         for cluster in self._clusters.values():
-            found += cluster.find(phases, since=since, now=datetime.now(UTC))
+            found += cluster.find(phases, since=since)
         return sorted(found, key=lambda job: job.status.created_at or datetime.now(UTC))
 
     def runs(self, job: FoundJob) -> bool:
         """Ask again whether the job has not ended."""
-        status: JobStatus = self._launcher(job).describe(job.reference)
+        try:
+            status: JobStatus = self._launcher(job).describe(job.reference)
+        except NoSuchJob:
+            return False
         return not status.terminal
 
     def stop(self, job: FoundJob) -> bool:

@@ -32,7 +32,11 @@ def verdicts(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str,
 def test_the_job_of_a_dead_worker_whose_task_is_marked_failed_is_an_orphan_and_is_stopped(
     airflow: LocalAirflow, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {**local_aws.environment(), "DLAWS_AIRFLOW_URL": airflow.url}.items():
+    for name, value in {
+        **local_aws.environment(),
+        "DLAWS_AIRFLOW_URL": airflow.url,
+        "DLAWS_DEPLOYMENT": airflow.url,
+    }.items():
         monkeypatch.setenv(name, value)
     sagemaker = local_aws.client("sagemaker")
     run_id = start_and_wait_for_job(airflow, sagemaker, DAG)

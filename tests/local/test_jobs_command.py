@@ -123,7 +123,7 @@ def test_only_what_no_task_owns_is_stopped(
     elsewhere, _ = jobs.start("elsewhere", deployment="https://other.example.com")
     strange, path = jobs.start("strange")
     answers.by_path[path] = (200, {"state": "hibernating", "max_tries": 0})
-    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url)
+    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url, "--deployment", url)
 
     assert dlaws(capsys, "list", *asked)[1]["verdicts"]["young"] == 5
     asked = (*asked, "--older-than", "0s")
@@ -155,7 +155,7 @@ def test_a_job_that_ends_with_its_task_while_airflow_is_asked_is_no_orphan(
         return 200, {"state": "success", "max_tries": 0}
 
     answers.by_path[path] = end_with_the_task
-    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url, "--older-than", "0s")
+    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url, "--deployment", url, "--older-than", "0s")
     status, document, _ = dlaws(capsys, "list", *asked)
     assert (status, document["jobs"]) == (0, [])
 
@@ -165,12 +165,13 @@ def test_a_job_that_ends_with_its_task_while_airflow_is_asked_is_no_orphan(
     [
         (404, {"detail": "Not Found"}),
         (404, "<html>no such page</html>"),
+        (404, {"detail": "The requested URL was not found on the server.", "title": "Not Found", "status": 404}),
         (200, "<html>log in</html>"),
         (403, {"detail": "Forbidden"}),
         (503, "busy"),
         (500, {"detail": "boom"}),
     ],
-    ids=["other 404", "proxy's 404", "login page", "forbidden", "unavailable", "broken"],
+    ids=["other 404", "proxy's 404", "another program's 404", "login page", "forbidden", "unavailable", "broken"],
 )
 def test_an_airflow_that_does_not_say_makes_no_orphans(
     jobs: Jobs, airflow: tuple[str, Answers], capsys: pytest.CaptureFixture[str], answer: tuple[int, Any]
@@ -179,11 +180,51 @@ def test_an_airflow_that_does_not_say_makes_no_orphans(
     name, _ = jobs.start("train")
     answers.otherwise = answer
     status, document, complaint = dlaws(
-        capsys, "stop", "--orphans", "--yes", "--older-than", "0s", "--dag", jobs.dag_id, "--airflow-url", url
+        capsys,
+        "stop",
+        "--orphans",
+        "--yes",
+        "--older-than",
+        "0s",
+        "--dag",
+        jobs.dag_id,
+        "--airflow-url",
+        url,
+        "--deployment",
+        url,
     )
     assert (status, document) == (1, None)
     assert url in complaint
     assert jobs.phase(name) == "InProgress"
+
+
+def test_what_was_stopped_before_airflow_went_away_is_told(
+    jobs: Jobs, airflow: tuple[str, Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, answers = airflow
+    failed = (200, {"state": "failed", "max_tries": 0})
+    stopped, path = jobs.start("first")
+    answers.by_path[path] = failed
+    left, path = jobs.start("second")
+    said = iter([failed])
+    answers.by_path[path] = lambda: next(said, (503, "busy"))
+    asked = (
+        "--orphans",
+        "--yes",
+        "--older-than",
+        "0s",
+        "--dag",
+        jobs.dag_id,
+        "--airflow-url",
+        url,
+        "--deployment",
+        url,
+    )
+    status, document, _ = dlaws(capsys, "stop", *asked)
+    assert status == 3
+    done = {name: (row["verdict"], row["done"]) for name, row in rows(document).items()}
+    assert done == {stopped: ("orphan", "stopped"), left: ("unknown", "left running")}
+    assert jobs.phase(left) == "InProgress"
 
 
 def test_an_airflow_without_its_database_is_not_believed(
@@ -195,6 +236,16 @@ def test_an_airflow_without_its_database_is_not_believed(
     status, _, complaint = dlaws(capsys, "list", "--orphans", "--airflow-url", url)
     assert status == 1
     assert "not healthy" in complaint
+
+
+def test_the_jobs_of_whoever_calls_himself_localhost_are_not_judged_unasked(
+    jobs: Jobs, airflow: tuple[str, Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, _ = jobs.start("train")  # of a colleague's Airflow: mine, of the same address, knows no such run
+    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", airflow[0], "--older-than", "0s")
+    status, document, _ = dlaws(capsys, "stop", *asked, "--yes")
+    assert (status, document["verdicts"]["unknown"], document["verdicts"]["orphan"]) == (3, 1, 0)
+    assert jobs.phase(name) == "InProgress"
 
 
 def test_nothing_to_ask_is_an_error(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +301,7 @@ def test_queued_jobs_that_no_task_owns_are_stopped(
     owned, path = jobs.start("owned", queue=queue)
     answers.by_path[path] = (200, {"state": "deferred", "max_tries": 0})
     gone, _ = jobs.start("gone", queue=queue)
-    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url, "--older-than", "0s")
+    asked = ("--orphans", "--dag", jobs.dag_id, "--airflow-url", url, "--deployment", url, "--older-than", "0s")
     # While a training job is seen and not yet the service job that has become it, its owner cannot be told.
     wait_until(lambda: dlaws(capsys, "list", *asked)[0] == 0, limit_s=60, what="all jobs are judged")
     status, document, _ = dlaws(capsys, "stop", *asked, "--yes")

@@ -227,7 +227,7 @@ def test_what_a_task_gone_for_good_has_left_is_found_and_deleted_and_no_other_en
         (left,) = served.others()
         name = left.split()[0]
         served.wait_until("it is in service", lambda: served.others() == [f"{name} InService"])
-        asked = ["--orphans", "--airflow-url", url, "--older-than", "0s", "--json"]
+        asked = ["--orphans", "--airflow-url", url, "--deployment", url, "--older-than", "0s", "--json"]
         path = "/api/v2/dags/dag/dagRuns/run-1/taskInstances/rollout"
         capsys.readouterr()
         answers.by_path[path] = (200, {"state": "deferred", "max_tries": 0})

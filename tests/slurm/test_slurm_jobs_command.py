@@ -65,7 +65,7 @@ def test_jobs_of_a_cluster_are_listed_and_those_that_no_task_owns_are_stopped(
     assert {(row["dag_id"], row["task_id"], row["machines"]) for row in listed.values()} == {
         ("dag", "train", "1 x node")
     }
-    orphans = ("--orphans", "--airflow-url", url, "--older-than", "0s", "--dag", "dag", *where)
+    orphans = ("--orphans", "--airflow-url", url, "--deployment", url, "--older-than", "0s", "--dag", "dag", *where)
     _, rows = dlaws(capsys, "stop", *orphans, "--yes")
     assert [(row["name"], row["done"]) for row in rows if row["kind"] == "slurm"] == [(names["failed"], "stopped")]
     cluster.wait_until(lambda: cluster.jobs(names["failed"])[0][1] in {"FAILED", "CANCELLED"})

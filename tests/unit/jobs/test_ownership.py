@@ -95,6 +95,25 @@ def test_jobs_of_another_airflow_are_not_judged(deployment: str | None) -> None:
     assert told.verdict is Verdict.FOREIGN
 
 
+@pytest.mark.parametrize(
+    "everybodys",
+    ["http://localhost:8080", "http://127.0.0.1:8080/", "http://[::1]:8080", "http://0.0.0.0:80", "airflow"],
+)
+def test_a_job_of_an_airflow_that_calls_itself_as_others_do_is_not_judged(everybodys: str) -> None:
+    told = before_asking(claim(deployment=everybodys), age=OLD, grace=GRACE, deployment=everybodys)
+    assert told is not None
+    assert told.verdict is Verdict.UNKNOWN
+    assert "--deployment" in told.reason
+    asked = before_asking(claim(deployment=everybodys), age=OLD, grace=GRACE, deployment=everybodys, vouched=True)
+    assert asked is None, "a person has said that there is one only"
+
+
+def test_a_job_of_an_airflow_without_a_base_url_is_never_judged() -> None:
+    told = before_asking(claim(deployment=""), age=OLD, grace=GRACE, deployment="", vouched=True)
+    assert told is not None
+    assert told.verdict is Verdict.UNKNOWN
+
+
 def test_a_slash_at_the_end_makes_no_other_airflow() -> None:
     assert before_asking(claim(), age=OLD, grace=GRACE, deployment=f"{AIRFLOW}/") is None
 

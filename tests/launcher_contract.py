@@ -29,7 +29,7 @@ from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.jobs.wire import from_json, to_json
-from airflow_dlaws.launchers.protocol import Collecting, Launcher, LogCursor
+from airflow_dlaws.launchers.protocol import Collecting, Held, Launcher, LogCursor
 
 Specs = Callable[..., Any]
 Count = Callable[[TaskIdentity], int]
@@ -98,6 +98,14 @@ class LauncherContract:
         last = launcher.submit(spec(), task)
         assert (last.adopted, last.reference, last.status.phase) == (True, first.reference, JobPhase.SUCCEEDED)
         assert count_jobs(task) == 1
+
+    def test_who_has_adopted_a_job_last_is_known(self, launcher: Launcher[Any], spec: Specs) -> None:
+        task = any_task()
+        first, second = (launcher.submit(spec("forever.py"), task) for _ in range(2))
+        assert isinstance(launcher, Held), "else a try that is killed late stops what another one waits for"
+        assert launcher.holder(first.reference) == second.holder
+        assert second.holder not in ("", first.holder)
+        launcher.stop(first.reference)
 
     def test_a_crowd_that_submits_at_once_gets_one_job(
         self, launcher: Launcher[Any], spec: Specs, count_jobs: Count

@@ -27,7 +27,7 @@ def parse_line(line: str) -> dict[str, float] | None:
     try:
         metrics = json.loads(line[start:].strip())[KEY]
         return {str(name): float(value) for name, value in metrics.items()}
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
         return None
 
 

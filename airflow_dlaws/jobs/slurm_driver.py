@@ -25,7 +25,9 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +75,19 @@ class Job:
 
     def run(self) -> int:
         """Run the job and write down how it ended; return its exit code."""
+        if has_completed(self.folder):  # queued again after its last act: its node failed, or somebody asked for it
+            return 0
         signal.signal(signal.SIGTERM, self._stop)
+        # Slurm's own limit counts the copying of data too.
+        deadline = time.time() + self.order["max_runtime_s"]
         self._begin()
         try:
-            fetch_channels(self.folder, self.order)
+            if not fetch_channels(self.folder, self.order, lambda: bool(self._why_to_end(deadline))):
+                return self._end(143, detail=self._why_to_end(deadline), reason="")
         except ChannelError as error:
             return self._end(1, detail="Failed", reason=f"ClientError: {error}")
-        began = time.time()
         steps = subprocess.Popen(srun_command(self.folder, self.order))
-        detail = self._watch(steps, began + self.order["max_runtime_s"])
+        detail = self._watch(steps, deadline)
         return self._end(steps.returncode if steps.returncode is not None else 137, detail=detail, reason="")
 
     def _stop(self, _number: int, _frame: object) -> None:
@@ -97,9 +103,17 @@ class Job:
         for name in ("model", "output-data", "hosts", "archives", "data"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("model", "output-data", "hosts", "archives"):
-            (self.folder / name).mkdir()
+            (self.folder / name).mkdir(exist_ok=True)  # NFS keeps a file that a dying process has open
         Path(self.order["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
         write_json(start, {"at": now, "first": first, "earlier_s": earlier, "restarts": self.restarts})
+
+    def _why_to_end(self, deadline: float) -> str:
+        """Tell why the job must end, if it must."""
+        # A signal that came before this program could hear it has left its mark in the folder.
+        self.asked_to_stop = self.asked_to_stop or (self.folder / "stop").exists()
+        if self.asked_to_stop:
+            return "Stopped"
+        return "MaxRuntimeExceeded" if time.time() >= deadline else ""
 
     def _watch(self, steps: subprocess.Popen[bytes], deadline: float) -> str:
         """Wait for the hosts; have them end at the deadline or when asked to. Return why they were ended, if so."""
@@ -108,13 +122,12 @@ class Job:
         look_at = 0.0
         while steps.poll() is None and time.time() < give_up_at:
             now = time.time()
-            if now >= look_at:  # a signal that came before this program could hear it has left its mark here
+            if not detail and (self.asked_to_stop or now >= min(look_at, deadline)):
                 look_at = now + LOOK_EVERY_S
-                self.asked_to_stop = self.asked_to_stop or (self.folder / "stop").exists()
-            if not detail and (self.asked_to_stop or now >= deadline):
-                detail = "Stopped" if self.asked_to_stop else "MaxRuntimeExceeded"
-                kill_at = now + self.order["grace_s"]
-                signal_steps("TERM")
+                detail = self._why_to_end(deadline)
+                if detail:
+                    kill_at = now + self.order["grace_s"]
+                    signal_steps("TERM")
             if now >= kill_at:
                 kill_at, give_up_at = float("inf"), now + KILL_LIMIT_S
                 signal_steps("KILL")
@@ -132,13 +145,23 @@ class Job:
             phase = "Stopped"
         else:
             detail, reason = "Failed", reason or f"AlgorithmError: {failure(self.folder, code)}, exit code: {code}"
-        for source, name in (("model", "model"), ("output-data", "output")):
-            pack(self.folder / source, self.folder / "archives" / f"{name}.tar.gz")
+        try:
+            for source, name in (("model", "model"), ("output-data", "output")):
+                pack(self.folder / source, self.folder / "archives" / f"{name}.tar.gz")
+        except (OSError, tarfile.TarError) as error:  # another job would be paid for to end like this
+            reason = reason or f"ClientError: what the job has written could not be packed: {error}"
+            phase, detail = ("Failed", "Failed") if phase == "Completed" else (phase, detail)
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         document = {"phase": phase, "detail": detail, "reason": reason[:1024], "at": int(time.time())}
         metrics = last_metrics(self.folder / "log", self.order["metrics"])
         write_json(self.folder / "end", {**document, "restarts": self.restarts, "metrics": metrics})
         return 0 if phase == "Completed" else (code or 143)
+
+
+def has_completed(folder: Path) -> bool:
+    """Tell whether an earlier life of the job has done all there was to do."""
+    end = folder / "end"
+    return end.exists() and json.loads(end.read_text())["phase"] == "Completed"
 
 
 def before_end(folder: Path, log: Path) -> float:
@@ -154,31 +177,44 @@ class ChannelError(Exception):
     """A channel's data could not be had."""
 
 
-def fetch_channels(folder: Path, order: dict[str, Any]) -> None:
+def fetch_channels(folder: Path, order: dict[str, Any], must_end: Callable[[], bool]) -> bool:
     """Copy the channels that lie in S3 to the job's folder; look whether the others are there.
+
+    Return whether all is there; False where the job must end first: copying may take hours.
 
     :raises ChannelError: no such data.
     """
     for name, uri in order["channels"].items():
         if uri.startswith("s3://"):
-            copy_from_s3(uri, folder / "data" / name, name)
+            if not copy_from_s3(uri, folder / "data" / name, name, must_end):
+                return False
         elif not Path(uri).exists():
             raise ChannelError(f"channel {name!r}: {uri} is not there on node {os.environ.get('SLURMD_NODENAME')}")
+    return True
 
 
-def copy_from_s3(uri: str, target: Path, name: str) -> None:
-    """Copy what lies under a prefix, with the AWS CLI and this node's credentials."""
+def copy_from_s3(uri: str, target: Path, name: str, must_end: Callable[[], bool]) -> bool:
+    """Copy what lies under a prefix, with the AWS CLI and this node's credentials; False if it was to end first."""
     target.mkdir(parents=True, exist_ok=True)
     # Releases of the CLI before 2.13 do not read this variable.
     endpoint = ["--endpoint-url", os.environ["AWS_ENDPOINT_URL"]] if os.environ.get("AWS_ENDPOINT_URL") else []
     command = ["aws", *endpoint, "s3", "cp", "--recursive", "--only-show-errors", uri, str(target)]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    except FileNotFoundError:
-        raise ChannelError(f"channel {name!r}: {uri} needs the AWS CLI (`aws`) on the nodes' path") from None
-    if done.returncode != 0 or not any(target.rglob("*")):
-        words = done.stdout.decode(errors="replace").strip()[-500:] or "there are no objects"
+    with tempfile.TemporaryFile() as output:
+        try:
+            copying = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        except FileNotFoundError:
+            raise ChannelError(f"channel {name!r}: {uri} needs the AWS CLI (`aws`) on the nodes' path") from None
+        while copying.poll() is None:
+            if must_end():
+                copying.kill()
+                copying.wait()
+                return False
+            time.sleep(0.2)
+        output.seek(0)
+        words = output.read().decode(errors="replace").strip()[-500:] or "there are no objects"
+    if copying.returncode != 0 or not any(target.rglob("*")):
         raise ChannelError(f"channel {name!r}: {uri} could not be copied: {words}")
+    return True
 
 
 def srun_command(folder: Path, order: dict[str, Any]) -> list[str]:
@@ -270,7 +306,7 @@ def metrics_of(text: str) -> dict[str, float]:
     """Read one metric line; a broken line reports none."""
     try:
         return {str(name): float(value) for name, value in json.loads(text)[METRICS_KEY].items()}
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
         return {}
 
 

@@ -31,6 +31,9 @@ MACHINE_FAULTS = {
     "RECONFIG_FAIL": "the nodes could not be set up",
 }
 CANCELLED = frozenset({"CANCELLED", "REVOKED"})
+#: All words for an end. One that is in no list here is a newer Slurm's, for a job that has not ended: taken for an end,
+#: it would have the task pay for another job beside this one.
+ENDED = frozenset({"COMPLETED", "FAILED", "OUT_OF_MEMORY", "PREEMPTED", *MACHINE_FAULTS, *OVER_TIME, *CANCELLED})
 #: How long a shared file system may take to show on the head node what a node has written (NFS: acdirmax, 60 s).
 FILES_LATE_S = 120
 
@@ -54,6 +57,7 @@ class JobFiles:
 
     :param job_id: Slurm's id, from the program that runs it, or from who asked sbatch.
     :param digest: of what the folder was made for; empty where nothing was.
+    :param holder: the try of the task that has created or adopted it last.
     :param submitted: when it was handed to Slurm, seconds since the epoch.
     :param stop_asked: when this package was asked to stop it, 0 if never.
     :param start: of its last beginning: `at`, `first`, `earlier_s` (before that beginning), `restarts`.
@@ -63,6 +67,7 @@ class JobFiles:
 
     job_id: str = ""
     digest: str = ""
+    holder: str = ""
     submitted: int = 0
     stop_asked: int = 0
     start: Mapping[str, Any] = field(default_factory=dict)
@@ -76,7 +81,7 @@ def job_status(row: QueueRow | None, files: JobFiles, *, now: float) -> JobStatu
     if row is not None and row.state in WAITING:
         detail = f"{row.state} ({row.reason})" if row.reason not in ("", "None") else row.state
         return _status(JobPhase.PENDING, row, files, detail=detail)
-    if row is not None and row.state in WORKING:
+    if row is not None and row.state not in ENDED:
         phase = JobPhase.STOPPING if files.stop_asked else JobPhase.RUNNING
         return _status(phase, row, files, detail=row.state)
     return _ended(row, files, now)

@@ -11,16 +11,17 @@ the queue is asked for the name first (which finds jobs of any age), and the nam
 from __future__ import annotations
 
 import json
-import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import DlawsError, NoSuchJob, ServiceUnavailable, SpecificationError
+from airflow_dlaws.errors import DlawsError, NoSuchJob, ServiceRefused, ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.checkpoints import with_own_checkpoints
 from airflow_dlaws.jobs.identity import NAME_LIMIT, TaskIdentity
 from airflow_dlaws.jobs.phase import JobPhase
@@ -35,9 +36,7 @@ from airflow_dlaws.launchers.protocol import Launcher, LogCursor, LogPage
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder, SageMakerJobs
 from airflow_dlaws.launchers.sagemaker_request import job_status, training_request
-from airflow_dlaws.storage import S3Uri
-
-log = logging.getLogger(__name__)
+from airflow_dlaws.storage import ObjectStore, S3Uri
 
 ENGINE = "batch"
 #: Of queues and of the jobs in them.
@@ -49,6 +48,10 @@ _QUEUE = "JobQueue"
 #: Between a refused second submission and the first one's appearance in the queue's list.
 _APPEARS_WITHIN_S = 15.0
 _ENDED = frozenset({"SUCCEEDED", "FAILED"})
+#: What Batch says of a queue or a job that there is not.
+_MISSING = "does not exist"
+#: What Batch puts before SageMaker's own words, by which failures are told apart.
+_QUOTES = "Received status from SageMaker: "
 SERVICE_STATES = {
     **dict.fromkeys(("SUBMITTED", "PENDING", "RUNNABLE", "SCHEDULED"), JobPhase.PENDING),
     **dict.fromkeys(("STARTING", "RUNNING"), JobPhase.RUNNING),
@@ -65,16 +68,18 @@ def batch_status(answer: Mapping[str, Any], training: JobStatus | None) -> JobSt
     """
     state = str(answer["status"])
     if state not in _ENDED:
-        phase = JobPhase.STOPPING if answer.get("isTerminated") else SERVICE_STATES[state]
+        # A state of the future is one in which the job has not ended: there are two in which it has.
+        running = SERVICE_STATES.get(state, JobPhase.RUNNING)
+        phase = JobPhase.STOPPING if answer.get("isTerminated") else running
         return JobStatus(phase=phase, detail=state, created_at=_moment(answer.get("createdAt")))
-    if answer.get("isTerminated"):
+    if answer.get("isTerminated") and state != "SUCCEEDED":  # the request to end came too late to matter
         phase = JobPhase.STOPPED
     elif training is not None and training.terminal:
         phase = training.phase  # a training job over its time limit is Stopped there and FAILED here
     else:
         phase = SERVICE_STATES[state]
     told = training or JobStatus(phase=phase, ended_at=_moment(answer.get("stoppedAt")))
-    words = "" if phase is JobPhase.SUCCEEDED else str(answer.get("statusReason", ""))
+    words = "" if phase is JobPhase.SUCCEEDED else str(answer.get("statusReason", "")).removeprefix(_QUOTES)
     return replace(
         told,
         phase=phase,
@@ -101,6 +106,8 @@ class BatchLauncher(SageMakerJobs):
     """The service jobs of one account and region."""
 
     kind = SERVICE_JOB
+    #: Batch describes one job a call.
+    portion = 1
 
     def __init__(self, client: Callable[[str], Any], queue: BatchQueue | None = None) -> None:
         super().__init__(client)
@@ -129,6 +136,10 @@ class BatchLauncher(SageMakerJobs):
                 return found
             raise
         return tasks.create_or_adopt(order, stop_former=stop_former)
+
+    def group(self, reference: JobReference) -> str:
+        """See the protocol `Together`: all service jobs of the account are asked for in turn."""
+        return self.kind.noun
 
     def log_prefix(self, reference: JobReference) -> str:
         """Return how the training job's name begins, which Batch makes of the service job's, however long it waits.
@@ -192,17 +203,29 @@ class BatchLauncher(SageMakerJobs):
         return f"{self._known_queue.name} {name}"
 
     def stop_noted(self, note: str, *, until_ended: bool) -> bool:
-        """Stop the job in the queue that was noted."""
+        """Stop the job in the queue that was noted. A queue that is gone has none: Batch deletes only empty ones."""
         queue, _, name = note.rpartition(" ")
         former = BatchLauncher(self._client, BatchQueue(name=queue))
-        return former._exists(name) and former.stop_named(name, until_ended=until_ended)
+        try:
+            found = former._exists(name)
+        except ServiceRefused as error:
+            if _MISSING in str(error):
+                return False
+            raise
+        return found and former.stop_named(name, until_ended=until_ended)
 
     def holder(self, reference: JobReference) -> str:
-        """Nothing is noted: asking twice with one client token must be asking for the same."""
-        return ""
+        """See the protocol `Held`. Noted in S3: Batch takes no tags for a service job that exists."""
+        store, uri = ObjectStore(self._client("s3")), _holder_uri(self._described(reference))
+        with service_errors(f"read {uri}"):
+            return store.read(uri).decode() if store.exists(uri) else ""
 
     def _take_hold(self, name: str, arn: str) -> str:
-        return ""
+        """Note that another try looks after the job from now on."""
+        uri, holder = _holder_uri(self.description_of(_job_id(arn))), uuid.uuid4().hex
+        with service_errors(f"write {uri}"):
+            ObjectStore(self._client("s3")).write(uri, holder.encode())
+        return holder
 
     def _create(self, name: str, order: JobOrder, attempt: int, holder: str) -> str | None:
         """Queue the job and return its ARN, or None where one of that name was queued before."""
@@ -212,12 +235,19 @@ class BatchLauncher(SageMakerJobs):
         request = self._submission(name, order.request, tags)
         with service_errors(f"submit {self.kind.noun} {name}"):
             try:
-                return str(self._client("batch").submit_service_job(**request)["jobArn"])
+                arn = str(self._client("batch").submit_service_job(**request)["jobArn"])
             except ClientError as error:
-                if error_code(error) == "ClientException" and "clientToken" in error_text(error):
+                if error_code(error) != "ClientException":
+                    raise
+                if "clientToken" in error_text(error):
                     self._await(name)
-                    return None
-                raise
+                elif self._find(name) is None:  # in whatever words a second submission is refused, the job is there
+                    raise
+                return None
+        with suppress(DlawsError), service_errors(f"note who looks after {name}"):  # it runs: nothing may fail now
+            uri = order.root / "tasks" / f"{_job_id(arn)}.holder"
+            ObjectStore(self._client("s3")).write(uri, holder.encode())
+        return arn
 
     def _submission(self, name: str, training: Mapping[str, Any], tags: list[dict[str, str]]) -> dict[str, Any]:
         queue = self._known_queue
@@ -274,7 +304,7 @@ class BatchLauncher(SageMakerJobs):
             try:
                 return dict(self._client("batch").describe_service_job(jobId=job_id))
             except ClientError as error:
-                if error_code(error) == "ClientException" and "does not exist" in error_text(error):
+                if error_code(error) == "ClientException" and _MISSING in error_text(error):
                     raise NoSuchJob(f"cannot describe {self.kind.noun} {job_id}: {error_text(error)}") from error
                 raise
 
@@ -296,6 +326,12 @@ class BatchLauncher(SageMakerJobs):
 
 def _job_id(arn: str) -> str:
     return arn.rpartition("/")[2]
+
+
+def _holder_uri(answer: Mapping[str, Any]) -> S3Uri:
+    """Return where it is noted which try of its task looks after a job: beside the task's notes."""
+    payload = json.loads(answer["serviceRequestPayload"])
+    return S3Uri.parse(payload["OutputDataConfig"]["S3OutputPath"]) / "tasks" / f"{answer['jobId']}.holder"
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

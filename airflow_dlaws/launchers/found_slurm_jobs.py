@@ -14,7 +14,6 @@ from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.ownership import JobClaim
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.slurm_spec import CLUSTER_CHECKS
-from airflow_dlaws.jobs.slurm_state import job_status
 from airflow_dlaws.jobs.wire import from_json
 from airflow_dlaws.launchers.found_job import FoundJob
 from airflow_dlaws.launchers.shell import Shell
@@ -38,7 +37,7 @@ class SlurmJobFinder:
         CLUSTER_CHECKS["work_dir"](f"cluster {cluster!r}: work_dir", self._work_dir)
         self.launcher = SlurmLauncher(client, shell)
 
-    def find(self, phases: Iterable[JobPhase], *, since: datetime | None, now: datetime) -> Iterator[FoundJob]:
+    def find(self, phases: Iterable[JobPhase], *, since: datetime | None) -> Iterator[FoundJob]:
         """Yield the jobs in these phases.
 
         :param since: leaves out what was created before.
@@ -47,7 +46,7 @@ class SlurmJobFinder:
         orders = self._orders()
         sightings = self.launcher.look(self._address, self._work_dir, orders) if orders else {}
         for name, order in orders.items():
-            job = self._described(name, order, sightings[name], now)
+            job = self._described(name, order, sightings[name])
             created = job.status.created_at
             if job.status.phase in set(phases) and not (since and created and created < since):
                 yield job
@@ -59,7 +58,7 @@ class SlurmJobFinder:
         rows = (line.split("|", 1) for line in answer.splitlines())
         return {name: json.loads(base64.b64decode(order)) for name, order in rows}
 
-    def _described(self, name: str, order: dict[str, Any], seen: Sighting, now: datetime) -> FoundJob:
+    def _described(self, name: str, order: dict[str, Any], seen: Sighting) -> FoundJob:
         task = order.get("task")
         identity = from_json(TaskIdentity, task) if task else None
         attempt = _attempt(identity, seen.digest, name) if identity else None
@@ -68,7 +67,7 @@ class SlurmJobFinder:
             reference=self.launcher.reference(self._address, self._work_dir, name),
             kind=KIND,
             claim=JobClaim(identity=identity, exact=attempt is not None) if identity else None,
-            status=job_status(seen.row, seen.files, now=now.timestamp()),
+            status=seen.status,
             tags=_tags(identity, attempt) if identity else {},
             machines=f"{nodes} x node" if nodes else "?",
             instance_count=nodes,

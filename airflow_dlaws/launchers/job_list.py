@@ -71,7 +71,10 @@ class ListPage:
 def read_page(
     answer: Mapping[str, Any], *, rows: str, name: str, status: str, phases: Mapping[str, JobPhase]
 ) -> ListPage:
-    """Read the answer of List; `rows`, `name` and `status` are its members' names."""
+    """Read the answer of List; `rows`, `name` and `status` are its members' names.
+
+    A row whose status is not known here is left out, whoever's it is; a job of ours that is never seen is described.
+    """
     return ListPage(
         rows=tuple(
             ListedJob(
@@ -81,6 +84,7 @@ def read_page(
                 detail=row.get("SecondaryStatus", ""),
             )
             for row in answer[rows]
+            if row[status] in phases
         ),
         token=answer.get("NextToken"),
     )

@@ -8,41 +8,99 @@ task, before it is created, and whoever starts another one stops it first.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from airflow_dlaws.errors import DlawsError, ServiceRefused
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.aws_errors import service_errors
+from airflow_dlaws.launchers.engines import launcher_class
+from airflow_dlaws.launchers.shell import Shell
 from airflow_dlaws.storage import ObjectStore, S3Uri
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LifeNote:
-    """The last job of a task, the life it was started in, and the digest of what was asked for."""
+    """The last job of a task, the life it was started in, and the digest of what was asked for.
+
+    :param job_name: what the engine needs to find the job, whatever the task asks for by then.
+    :param engine: which one; empty in notes of releases that did not say: the engine that reads it.
+    """
 
     clear_marker: int
     digest: str
     job_name: str
+    engine: str = ""
+
+
+class StopsNoted(Protocol):
+    """An engine that finds a job by what was noted of it before it was created."""
+
+    def stop_noted(self, note: str, *, until_ended: bool) -> bool:
+        """Stop the job that was noted so, should it still run; tell whether it did.
+
+        :param until_ended: and wait until it has ended.
+        """
 
 
 class TaskLives:
-    """The note of one task; `root` is where the task's jobs put their output."""
+    """The note of one task; `root` is where the task's jobs put their output, `engine` what runs the next one."""
 
-    def __init__(self, store: ObjectStore, root: S3Uri, identity: TaskIdentity, digest: str) -> None:
-        self._store, self._now = store, (identity.clear_marker, digest)
+    def __init__(self, store: ObjectStore, root: S3Uri, identity: TaskIdentity, digest: str, engine: str) -> None:
+        self._store, self._engine, self._now = store, engine, (identity.clear_marker, digest)
         self._uri = root / "tasks" / f"{identity.task_key}.json"
 
-    def former_job(self) -> str | None:
+    def former(self) -> LifeNote | None:
         """Return the job that the task started last, if that was in another life or for another specification."""
         with service_errors(f"read {self._uri}"):
             if not self._store.exists(self._uri):
                 return None
             note = from_json(LifeNote, self._store.read_json(self._uri))
-        return note.job_name if (note.clear_marker, note.digest) != self._now else None
+        return note if (note.clear_marker, note.digest) != self._now else None
 
     def note(self, job_name: str) -> None:
         """Remember the job that is about to be created."""
         clear_marker, digest = self._now
-        note = LifeNote(clear_marker=clear_marker, digest=digest, job_name=job_name)
+        note = LifeNote(clear_marker=clear_marker, digest=digest, job_name=job_name, engine=self._engine)
         with service_errors(f"write {self._uri}"):
             self._store.write_json(self._uri, to_json(note))
+
+    def stop_former(self, own: StopsNoted, client: Callable[[str], Any], *, until_ended: bool) -> None:
+        """Stop what the task had started before it was cleared or changed, should it still run, whatever ran it.
+
+        :param own: the launcher of this task's engine; `client` is for those of others.
+        """
+        note = self.former()
+        if note is None:
+            return
+        if note.engine in ("", self._engine):
+            stopped = own.stop_noted(note.job_name, until_ended=until_ended)
+        else:
+            stopped = _stop_elsewhere(note, client, until_ended=until_ended)
+        if stopped:
+            log.warning("stopped job %s, which this task had started before it was cleared or changed", note.job_name)
+
+
+def _stop_elsewhere(note: LifeNote, client: Callable[[str], Any], *, until_ended: bool) -> bool:
+    """Stop a job of another engine; that this one is not allowed to, or cannot reach it, must not hold up the task."""
+    ways = (client, _no_shell) if note.engine == "slurm" else (client,)
+    try:
+        launcher: StopsNoted = launcher_class(note.engine)(*ways)
+        return launcher.stop_noted(note.job_name, until_ended=until_ended)
+    except DlawsError as error:
+        if not error.permanent:
+            raise
+        log.warning(
+            "job %s of engine %s, which this task had started before it was changed, cannot be looked for: see that it "
+            "has ended. %s", note.job_name, note.engine, error,
+        )  # fmt: skip
+        return False
+
+
+def _no_shell(address: str) -> Shell:
+    raise ServiceRefused(f"{address} is reached by tasks of that cluster only")

@@ -126,6 +126,27 @@ class Watchable(Protocol):
 
 
 @runtime_checkable
+class Together(Protocol):
+    """An engine without a list of jobs: they are looked at one portion after the other, and not each by itself."""
+
+    #: How many jobs `describe_many` takes in one question.
+    portion: int
+
+    @property
+    def log_group(self) -> str:
+        """See `Launcher`."""
+
+    def group(self, reference: JobReference) -> str:
+        """Return what stands for all jobs that one question can be about: a cluster, an account."""
+
+    def describe_many(self, references: Sequence[JobReference]) -> Mapping[JobReference, JobStatus]:
+        """See `Launcher`."""
+
+    def log_lines(self, reference: JobReference, cursor: LogCursor) -> LogPage:
+        """See `Launcher`."""
+
+
+@runtime_checkable
 class Held(Protocol):
     """An engine whose jobs tell which try of their task has created or adopted them last."""
 

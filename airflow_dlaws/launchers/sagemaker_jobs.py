@@ -6,7 +6,6 @@ the name is taken, describe, compare the digest in the tag, and adopt.
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +26,6 @@ from airflow_dlaws.launchers.job_tags import DIGEST_TAG, HOLDER_TAG, job_tags
 from airflow_dlaws.launchers.lives import TaskLives
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage, describe_each
 from airflow_dlaws.storage import ObjectStore, S3Uri
-
-log = logging.getLogger(__name__)
 
 #: Jobs one task may start before it is cleared (after capacity failures and kills); far above any sane `retries`.
 ATTEMPT_LIMIT = 50
@@ -184,9 +181,9 @@ class SageMakerJobs:
         :raises JobFailed: an earlier try's job failed through its own fault, or too many were started.
         """
         store = ObjectStore(self._client("s3"))
-        lives = TaskLives(store, order.root, order.identity, order.digest)
+        lives = TaskLives(store, order.root, order.identity, order.digest, self.kind.engine)
         if stop_former:
-            self._stop_former(lives, keeps_checkpoints=order.keeps_checkpoints)
+            lives.stop_former(self, self._client, until_ended=order.keeps_checkpoints)
         for attempt, name in self._names(order):
             lives.note(self.noted(name))
             holder = uuid.uuid4().hex
@@ -244,13 +241,6 @@ class SageMakerJobs:
         if until_ended:
             self._wait_until_ended(name)
         return stopped
-
-    def _stop_former(self, lives: TaskLives, *, keeps_checkpoints: bool) -> None:
-        """Stop what the task had started before it was cleared or changed, should it still run."""
-        former = lives.former_job()
-        if former is None or not self.stop_noted(former, until_ended=keeps_checkpoints):
-            return
-        log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
 
     def _wait_until_ended(self, name: str) -> None:
         """Wait until a job that is being stopped has written its last checkpoint: the next one begins with it.

@@ -6,18 +6,17 @@ See `slurm_scripts.submit_script` for the head node's part in that, and `slurm_d
 from __future__ import annotations
 
 import logging
-import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_dlaws.errors import IdentityConflict, JobFailed, SpecificationError
+from airflow_dlaws.errors import IdentityConflict, JobFailed, ServiceRefused, ServiceUnavailable, SpecificationError
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.outcome import Reuse, decide_reuse
 from airflow_dlaws.jobs.phase import JobPhase
-from airflow_dlaws.jobs.reference import JobStatus, Submission
+from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.slurm_spec import SlurmSpec
-from airflow_dlaws.jobs.slurm_state import job_status
 from airflow_dlaws.launchers import slurm_scripts as scripts
 from airflow_dlaws.launchers.lives import TaskLives
 from airflow_dlaws.launchers.protocol import Launcher
@@ -46,24 +45,42 @@ class SlurmLauncher(SlurmJobs):
             self._client("s3"), source=spec.source, entry_point=spec.entry_point, dependencies=spec.dependencies
         )
         plan = Plan(spec, identity, bundle)
-        lives = TaskLives(ObjectStore(self._client("s3")), S3Uri.parse(spec.output_s3_uri), identity, plan.digest)
+        root = S3Uri.parse(spec.output_s3_uri)
+        lives = TaskLives(ObjectStore(self._client("s3")), root, identity, plan.digest, ENGINE)
         if stop_former:
-            self._stop_former(spec, lives)
+            self._stop_former(plan, lives)
         for attempt in range(1, ATTEMPT_LIMIT + 1):
             found = self._adopt(plan, attempt)
             if found is None:
                 code_url = self._prepare(plan)
-                lives.note(plan.name(attempt))
+                lives.note(self._reference_to(plan, attempt).arn)
                 found = self._create(plan, attempt, code_url) or self._adopt(plan, attempt)
             if isinstance(found, Submission):
                 return found
+            self.wait_until_ended(self._reference_to(plan, attempt))  # all attempts write to the same checkpoints
         raise JobFailed(f"this task has started {ATTEMPT_LIMIT} jobs and none ended well: clear it to begin anew")
 
-    def _stop_former(self, spec: SlurmSpec, lives: TaskLives) -> None:
-        """Stop what the task had started before it was cleared or changed, should it still run."""
-        former = lives.former_job()
-        if former and self.stop(self.reference(spec.cluster.address, spec.cluster.work_dir, former)):
-            log.warning("stopped job %s, which this task had started before it was cleared or changed", former)
+    def _stop_former(self, plan: Plan, lives: TaskLives) -> None:
+        """Stop what the task had started before it was cleared or changed, on another cluster too.
+
+        :raises ServiceUnavailable: a cluster cannot be asked now.
+        """
+        try:
+            lives.stop_former(self, self._client, until_ended=plan.shares_checkpoints)
+        except (ServiceRefused, ServiceUnavailable) as error:
+            note = lives.former()
+            if note is None or note.job_name.startswith(self._reference_to(plan, 1).arn.rpartition("/")[0]):
+                raise
+            if isinstance(error, ServiceUnavailable):
+                raise ServiceUnavailable(
+                    f"{note.job_name}, which this task had started before it was changed, may still run: {error}. "
+                    "If that cluster is gone for good, delete its connection, or set stop_on_kill=False"
+                ) from error
+            log.warning("job %s cannot be looked for: see that it has ended. %s", note.job_name, error)
+
+    def _reference_to(self, plan: Plan, attempt: int) -> JobReference:
+        cluster = plan.spec.cluster
+        return self.reference(cluster.address, cluster.work_dir, plan.name(attempt))
 
     def _adopt(self, plan: Plan, attempt: int) -> Submission | Reuse | None:
         """Return the job of that attempt if the task can go on with it, START_ANOTHER if not, None if there is none."""
@@ -77,14 +94,25 @@ class SlurmLauncher(SlurmJobs):
                 f"something else (digest {sighting.digest!r}, expected {plan.digest!r}): rename the task, or clear it "
                 "to get another name"
             )
-        status = job_status(sighting.row, sighting.files, now=time.time())
-        reuse, reason = decide_reuse(status)
+        reuse, reason = decide_reuse(sighting.status)
         if reuse is Reuse.GIVE_UP:
             raise JobFailed(f"job {name}, started by an earlier try of this task, is not run again: {reason}")
         if reuse is Reuse.START_ANOTHER:
             return reuse
-        reference = self.reference(cluster.address, cluster.work_dir, name)
-        return Submission(reference=reference, status=status, adopted=True, attempt=attempt)
+        return Submission(
+            reference=self._reference_to(plan, attempt),
+            status=sighting.status,
+            adopted=True,
+            attempt=attempt,
+            holder="" if sighting.status.terminal else self._take_hold(plan, name),
+        )
+
+    def _take_hold(self, plan: Plan, name: str) -> str:
+        """Note that another try looks after the job from now on: a former one that is killed late leaves it alone."""
+        cluster, holder = plan.spec.cluster, uuid.uuid4().hex
+        script = scripts.hold_script(cluster.work_dir, name, holder)
+        self.ask(cluster.address, script, f"take over job {name}")
+        return holder
 
     def _prepare(self, plan: Plan) -> str:
         """Check what can be checked, and publish the code; return where the head node can fetch it.
@@ -108,7 +136,8 @@ class SlurmLauncher(SlurmJobs):
 
         :raises SpecificationError: sbatch refuses it.
         """
-        cluster, job = plan.spec.cluster, plan.job(attempt, code_url)
+        cluster, holder = plan.spec.cluster, uuid.uuid4().hex
+        job = plan.job(attempt, code_url, holder)
         answer = self._shell(cluster.address).run(scripts.submit_script(cluster.work_dir, job))
         if answer.code == scripts.NOT_ACCEPTED and not any(words in answer.stderr for words in _PASSING):
             raise SpecificationError(f"Slurm refuses the job: {answer.stderr.strip()[-500:]}")
@@ -117,8 +146,9 @@ class SlurmLauncher(SlurmJobs):
         if answer.stdout.strip() == b"taken":
             return None
         status = JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC))
-        reference = self.reference(cluster.address, cluster.work_dir, job.name)
-        return Submission(reference=reference, status=status, adopted=False, attempt=attempt)
+        return Submission(
+            reference=self._reference_to(plan, attempt), status=status, adopted=False, attempt=attempt, holder=holder
+        )
 
 
 def _proof_of_conformance(client: Callable[[str], Any], shell: Callable[[str], Shell]) -> Launcher[SlurmSpec]:

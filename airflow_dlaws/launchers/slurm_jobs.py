@@ -15,7 +15,6 @@ from typing import Any
 from airflow_dlaws.errors import NoSuchJob, ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
-from airflow_dlaws.jobs.slurm_state import job_status
 from airflow_dlaws.launchers import slurm_scripts as scripts
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage
 from airflow_dlaws.launchers.shell import Answer, Shell
@@ -26,6 +25,9 @@ from airflow_dlaws.storage import S3Uri
 ENGINE = "slurm"
 #: A log that grows faster than this is read on at the next look.
 _PIECES_PER_CALL = 8
+#: A job is given `grace_s` to end (120 unless told otherwise), and packs what it has written.
+STOP_LIMIT_S = 600
+STOP_LOOK_S = 2.0
 #: Trouble that passes by itself; the other kinds need a person.
 _PASSING = frozenset({scripts.NO_CONTROLLER, scripts.BUSY, scripts.NO_CODE, scripts.NOT_ACCEPTED})
 
@@ -39,6 +41,8 @@ class SlurmJobs:
 
     #: The log is a file in the job's folder, and no cluster has a console of its own.
     log_group = ""
+    #: Names that one look takes: squeue is given all in one argument, which may have 128 KB.
+    portion = 200
 
     def __init__(self, client: Callable[[str], Any], shell: Callable[[str], Shell]) -> None:
         self._client, self._shell = client, shell
@@ -62,7 +66,7 @@ class SlurmJobs:
         return found[reference]
 
     def describe_many(self, references: Sequence[JobReference]) -> dict[JobReference, JobStatus]:
-        """Ask how jobs stand, with one command for each cluster and folder."""
+        """Ask how jobs stand, with one command for each cluster and folder, or more where there are very many."""
         places: dict[tuple[str, str], list[JobReference]] = {}
         for reference in references:
             places.setdefault(place_of(reference), []).append(reference)
@@ -72,14 +76,25 @@ class SlurmJobs:
             for reference in group:
                 sighting = sightings[reference.name]
                 if sighting.exists:
-                    found[reference] = job_status(sighting.row, sighting.files, now=time.time())
+                    found[reference] = sighting.status
         return found
+
+    def group(self, reference: JobReference) -> str:
+        """See the protocol `Together`: jobs are looked for in one folder of one cluster."""
+        return "".join(place_of(reference))
 
     def look(self, address: str, work_dir: str, names: Iterable[str]) -> dict[str, scripts.Sighting]:
         """Return what is to be seen of the jobs of these names."""
-        asked = list(names)
-        answer = self.ask(address, scripts.look_script(work_dir, asked), f"look for {len(asked)} jobs in {work_dir}")
-        return scripts.read_look(answer.stdout.decode(), asked)
+        asked, seen = list(names), dict[str, scripts.Sighting]()
+        for start in range(0, len(asked), self.portion):
+            some = asked[start : start + self.portion]
+            answer = self.ask(address, scripts.look_script(work_dir, some), f"look for {len(some)} jobs in {work_dir}")
+            seen |= scripts.read_look(answer.stdout.decode(), some)
+        return seen
+
+    def holder(self, reference: JobReference) -> str:
+        """See the protocol `Held`."""
+        return self.look(*place_of(reference), [reference.name])[reference.name].files.holder
 
     def stop(self, reference: JobReference) -> bool:
         """Ask the job to end: SIGTERM, the grace, SIGKILL; tell whether it was still running."""
@@ -87,10 +102,33 @@ class SlurmJobs:
         answer = self.ask(address, scripts.stop_script(work_dir, reference.name), f"stop job {reference.name}")
         return b"stopped" in answer.stdout
 
+    def stop_noted(self, note: str, *, until_ended: bool) -> bool:
+        """Stop the job that was noted by its reference; see `StopsNoted`."""
+        former = self._reference_of(note)
+        stopped = self.stop(former)
+        if until_ended:
+            self.wait_until_ended(former)
+        return stopped
+
+    def wait_until_ended(self, reference: JobReference) -> None:
+        """Wait until a job that is being stopped has written its last checkpoint: the next one begins with it.
+
+        :raises ServiceUnavailable: it takes too long; a retry of the task waits on.
+        """
+        until = time.monotonic() + STOP_LIMIT_S
+        while not all(status.terminal for status in self.describe_many([reference]).values()):
+            if time.monotonic() >= until:
+                raise ServiceUnavailable(
+                    f"job {reference.name}, an earlier one of this task, has been stopping for {STOP_LIMIT_S} s and "
+                    "may still write checkpoints: a retry of the task looks again"
+                )
+            time.sleep(STOP_LOOK_S)
+
     def log_lines(self, reference: JobReference, cursor: LogCursor) -> LogPage:
         """Return what the job has printed since `cursor`."""
         address, work_dir = place_of(reference)
         lines: list[str] = []
+        more = True
         for _ in range(_PIECES_PER_CALL):
             script = scripts.log_script(work_dir, reference.name, cursor.offset)
             answer = self.ask(address, script, f"read the log of job {reference.name}")
@@ -99,7 +137,7 @@ class SlurmJobs:
             cursor = page.cursor
             if not more:
                 break
-        return LogPage(lines=tuple(lines), cursor=cursor)
+        return LogPage(lines=tuple(lines), cursor=cursor, complete=not more)
 
     def log_tail(self, reference: JobReference, count: int) -> tuple[str, ...]:
         """Return the last `count` lines the job has printed."""
@@ -121,7 +159,7 @@ class SlurmJobs:
             mark = f"date +%s >{shlex.quote(folder + '/collected')}\n"
             self.ask(address, mark, f"note that job {reference.name} is collected")
         files = dataclasses.replace(sighting.files, collected=True)
-        return job_status(sighting.row, files, now=time.time())
+        return dataclasses.replace(sighting, files=files).status
 
     def request(self, reference: JobReference) -> dict[str, Any]:
         """Return what the job was made from; the environment may hold secrets."""
@@ -132,8 +170,11 @@ class SlurmJobs:
 
     def reference(self, address: str, work_dir: str, name: str) -> JobReference:
         """Return the reference of a job."""
+        return self._reference_of(f"slurm+{address}{work_dir}/{name}")
+
+    def _reference_of(self, arn: str) -> JobReference:
         region = str(self._client("s3").meta.region_name)
-        return JobReference(engine=ENGINE, name=name, arn=f"slurm+{address}{work_dir}/{name}", region=region)
+        return JobReference(engine=ENGINE, name=arn.rpartition("/")[2], arn=arn, region=region)
 
     def ask(self, address: str, script: str, action: str) -> Answer:
         """Run a script on a head node.

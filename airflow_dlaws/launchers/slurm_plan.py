@@ -32,8 +32,12 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Of what the job does; code counts through its content-addressed location."""
-        return digest_of({"order": self.order, "sbatch": self.options, "output": self.spec.output_s3_uri})
+        """Of what the job does, and where; code counts through its content-addressed location.
+
+        On another cluster, nobody would look for the job: whoever moves the task there stops this one.
+        """
+        where = {"output": self.spec.output_s3_uri, "cluster": self.spec.cluster.address}
+        return digest_of({"order": self.order, "sbatch": self.options, **where})
 
     @cached_property
     def order(self) -> Mapping[str, Any]:
@@ -69,13 +73,19 @@ class Plan:
             return f"{self.name(1)}/checkpoints"
         return replace(self.identity, clear_marker=-1).name(self.digest, role="checkpoints")
 
-    def job(self, attempt: int, code_url: str) -> JobScript:
+    @property
+    def shares_checkpoints(self) -> bool:
+        """Whether other lives of the task write to the same checkpoints."""
+        return self.spec.resume_on_clear or self.spec.cluster.checkpoint_dir is not None
+
+    def job(self, attempt: int, code_url: str, holder: str) -> JobScript:
         """Return what the head node is given."""
         name, work_dir = self.name(attempt), self.spec.cluster.work_dir
         checkpoints = self.order["checkpoint_dir"] or f"{work_dir}/{self.checkpoints}"
         return JobScript(
             name=name,
             digest=self.digest,
+            holder=holder,
             output=f"{self.spec.output_s3_uri.rstrip('/')}/{name}",
             code=self.code,
             code_url=code_url,

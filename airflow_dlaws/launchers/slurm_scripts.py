@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_dlaws.jobs.slurm_state import JobFiles, QueueRow
+from airflow_dlaws.jobs.reference import JobStatus
+from airflow_dlaws.jobs.slurm_state import ENDED, JobFiles, QueueRow, job_status
 
 #: Exit codes of our scripts, away from those of bash and of the programs it runs.
 NO_CONTROLLER, BUSY, NOT_ACCEPTED, NO_FOLDER, NO_CODE = 101, 102, 103, 104, 105
@@ -31,9 +32,11 @@ _LOCK_LIMIT_S = 60
 _PATIENCE_S = 3660
 #: What one call reads of a log; the next call reads on.
 LOG_PIECE = 512 * 1024
-_ROW = "%A|%T|%V|%S|%e|%k|%j|%r"
+#: The comment comes last: whoever runs the cluster may have put anything in it.
+_ROW = "%A|%T|%V|%S|%e|%j|%r|%k"
+_FIELDS = _ROW.count("|")
 #: The job's files that say how it stands, each one line.
-_FILES = ("id", "digest", "submitted", "stop", "start", "end", "output", "collected")
+_FILES = ("id", "digest", "holder", "submitted", "stop", "start", "end", "output", "collected")
 
 
 def prelude(work_dir: str) -> str:
@@ -48,12 +51,14 @@ rows() {{ squeue --noheader --states=all --user="$me" --name="$1" --format={shle
 
 
 def look_script(work_dir: str, names: Iterable[str]) -> str:
-    """Tell how jobs stand: what the controller says of them, and what their folders say."""
+    """Tell how jobs stand: what their folders say, and what the controller says of them.
+
+    In this order. A job whose id is in its folder has been handed over, and the controller knows it from then on, until
+    some minutes after its end; asked the other way round, one that is submitted in between would pass for forgotten.
+    """
     words = list(names)
     quoted = " ".join(shlex.quote(name) for name in words)
     return f"""{prelude(work_dir)}
-queue=$(rows {shlex.quote(",".join(words))}) || exit {NO_CONTROLLER}
-while IFS= read -r row; do [ -z "$row" ] || printf 'Q|%s\\n' "$row"; done <<<"$queue"
 for name in {quoted}; do
   job="$work/$name"
   [ -d "$job" ] || continue
@@ -62,6 +67,9 @@ for name in {quoted}; do
     [ -f "$job/$file" ] && IFS= read -r line <"$job/$file" && printf 'F|%s|%s|%s\\n' "$name" "$file" "$line"
   done
 done
+queue=$(rows {shlex.quote(",".join(words))}) || exit {NO_CONTROLLER}
+printf 'N|%s\\n' "$(date +%s)"
+while IFS= read -r row; do [ -z "$row" ] || printf 'Q|%s\\n' "$row"; done <<<"$queue"
 exit 0
 """
 
@@ -80,10 +88,14 @@ exit 0
 
 @dataclass(frozen=True)
 class Sighting:
-    """What a look has found of one job: the controller's word, and the files. Neither means there is no such job."""
+    """What a look has found of one job: the controller's word, and the files. Neither means there is no such job.
+
+    :param now: the head node's time, seconds since the epoch: its clock and the controller's go together, ours may not.
+    """
 
     row: QueueRow | None
     files: JobFiles
+    now: float
 
     @property
     def exists(self) -> bool:
@@ -95,14 +107,22 @@ class Sighting:
         """Of what the job was made from; both places say the same unless somebody else has made it."""
         return self.files.digest or (self.row.digest if self.row else "")
 
+    @property
+    def status(self) -> JobStatus:
+        """How the job stands."""
+        return job_status(self.row, self.files, now=self.now)
+
 
 def read_look(text: str, names: Iterable[str]) -> dict[str, Sighting]:
     """Read what `look_script` has printed."""
     rows: dict[str, list[QueueRow]] = {}
     facts: dict[str, dict[str, str]] = {}
+    now = 0
     for line in text.splitlines():
-        if line.startswith("Q|"):
-            job_id, state, submitted, started, ended, digest, name, reason = line[2:].split("|", 7)
+        if line.startswith("N|"):
+            now = _seconds(line[2:])
+        elif line.startswith("Q|") and line.count("|") > _FIELDS:
+            job_id, state, submitted, started, ended, name, reason, digest = line[2:].split("|", _FIELDS)
             row = QueueRow(
                 job_id=job_id,
                 state=state,
@@ -116,14 +136,15 @@ def read_look(text: str, names: Iterable[str]) -> dict[str, Sighting]:
         elif line.startswith("F|"):
             name, file, value = line[2:].split("|", 2)
             facts.setdefault(name, {})[file] = value
-    return {name: _sighting(rows.get(name, []), facts.get(name, {})) for name in names}
+    return {name: _sighting(rows.get(name, []), facts.get(name, {}), now) for name in names}
 
 
-def _sighting(rows: list[QueueRow], facts: Mapping[str, str]) -> Sighting:
+def _sighting(rows: list[QueueRow], facts: Mapping[str, str], now: float) -> Sighting:
     job_id = facts.get("claim") or facts.get("id", "")
     files = JobFiles(
         job_id=job_id,
         digest=facts.get("digest", ""),
+        holder=facts.get("holder", ""),
         submitted=_seconds(facts.get("submitted", "")),
         stop_asked=_seconds(facts.get("stop", "")),
         start=json.loads(facts.get("start", "{}")),
@@ -134,7 +155,7 @@ def _sighting(rows: list[QueueRow], facts: Mapping[str, str]) -> Sighting:
     # Two jobs of one name: the one that may run is the one that has claimed the folder, or will: the first.
     ordered = sorted(rows, key=lambda row: int(row.job_id))
     row = next((row for row in ordered if row.job_id == job_id), None if job_id else next(iter(ordered), None))
-    return Sighting(row, files)
+    return Sighting(row, files, now)
 
 
 def _seconds(text: str) -> int:
@@ -145,6 +166,7 @@ def _seconds(text: str) -> int:
 class JobScript:
     """What `submit_script` needs to hand a job to Slurm.
 
+    :param holder: of the submission; see `Submission`.
     :param code: name of the folder with the code under `work_dir/code`; `code_url` is fetched if it is not there.
     :param options: of sbatch, long names without dashes.
     :param order: what the program on the nodes reads as order.json.
@@ -152,6 +174,7 @@ class JobScript:
 
     name: str
     digest: str
+    holder: str
     output: str
     code: str
     code_url: str
@@ -190,11 +213,21 @@ put order.json "$(printf '%s' {_encoded(json.dumps(job.order))} | base64 -d)"
 put batch.sh "$(printf '%s' {_encoded(batch)} | base64 -d)"$'\\n'
 put output {shlex.quote(job.output)}$'\\n'
 put digest {shlex.quote(job.digest)}$'\\n'
+put holder {shlex.quote(job.holder)}$'\\n'
 put submitted "$(date +%s)"$'\\n'
 id=$(sbatch --parsable --job-name="$name" --comment={shlex.quote(job.digest)} --chdir="$job" --output="$job/log" \\
   --open-mode=append --requeue {sbatch} "$job/batch.sh") || exit {NOT_ACCEPTED}
 put id "${{id%%;*}}"$'\\n'
 echo "${{id%%;*}}"
+"""
+
+
+def hold_script(work_dir: str, name: str, holder: str) -> str:
+    """Note which try of the task looks after the job from now on."""
+    return f"""{prelude(work_dir)}
+job="$work/"{shlex.quote(name)}
+new="$job/holder.$$"
+printf '%s\\n' {shlex.quote(holder)} >"$new" && mv -f "$new" "$job/holder" || exit {NO_FOLDER}
 """
 
 
@@ -213,6 +246,7 @@ flock -w {_LOCK_LIMIT_S} 9 || exit {BUSY}
 queue=$(rows "$name") || exit {NO_CONTROLLER}
 now=$(date +%s)
 while IFS='|' read -r id state rest; do
+  case "$id" in ""|*[!0-9]*) continue ;; esac
   case "$state" in
     RUNNING|SUSPENDED|SIGNALING|STOPPED|RESIZING)
       asked=$now
@@ -222,10 +256,14 @@ while IFS='|' read -r id state rest; do
       if [ $((now - asked)) -gt {_PATIENCE_S} ]; then scancel "$id"
       else scancel --batch --signal=TERM "$id" || true
       fi ;;
-    PENDING|CONFIGURING|REQUEUED|REQUEUE_*|RESV_DEL_HOLD|SPECIAL_EXIT)
+    COMPLETING)
+      # It may be on its way back into the queue, which this prevents; of one that is ending for good scancel complains.
+      [ -f "$job/stop" ] || echo "$now" >"$job/stop"
+      scancel "$id" || true ;;
+    {"|".join(sorted(ENDED))}) continue ;;
+    *)
       [ -f "$job/stop" ] || echo "$now" >"$job/stop"
       scancel "$id" ;;
-    *) continue ;;
   esac || exit {NO_CONTROLLER}
   echo stopped
 done <<<"$queue"

@@ -63,14 +63,14 @@ class SweepLauncher:
         digest = _digest(spec, code.location)
         name = identity.name(digest)
         store, reference = self._store(root, name), self._reference(root, name)
-        lives = TaskLives(self._objects, root, identity, digest)
+        lives = TaskLives(self._objects, root, identity, digest, ENGINE)
         adopted = store.exists()
         if not adopted:
             propose(_first_journal(name, spec, identity, ""))  # that the search can be asked is found out for nothing
             self._jobs.publish(spec.training, code)
             if stop_former:
-                self._stop_former(root, lives)
-            lives.note(name)
+                lives.stop_former(self, self._client, until_ended=False)
+            lives.note(reference.arn)
             adopted = not store.begin(_first_journal(name, spec, identity, str(code.location)))
         self._take_up(store)
         return Submission(reference=reference, status=self.describe(reference), adopted=adopted, attempt=1)
@@ -164,10 +164,11 @@ class SweepLauncher:
                 return
         raise lost_race(store.journal_uri)
 
-    def _stop_former(self, root: S3Uri, lives: TaskLives) -> None:
-        former = lives.former_job()
-        if former is not None and self._store(root, former).exists():
-            self.stop(self._reference(root, former))
+    def stop_noted(self, note: str, *, until_ended: bool) -> bool:
+        """Stop the sweep whose journal was noted; nobody waits for its trials, which share nothing with another's."""
+        name = note.removesuffix(_JOURNAL).rpartition("/")[2]
+        reference = JobReference(engine=ENGINE, name=name, arn=note, region=self._jobs.region)
+        return self._store_of(reference).exists() and self.stop(reference)
 
     def _store(self, root: S3Uri, name: str) -> SweepStore:
         return SweepStore(self._objects, root / "sweeps" / name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, cancelled_by_user, in_thread
-from airflow_dlaws.errors import DlawsError, ServiceRefused
+from airflow_dlaws.errors import DlawsError, ServiceRefused, ServiceUnavailable
 from airflow_dlaws.hooks.aws import AwsConnection, shared_clients
 from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
@@ -21,6 +21,9 @@ from airflow_dlaws.launchers.watch import Look
 from airflow_dlaws.triggers.departure import worker_gone
 from airflow_dlaws.triggers.polling import looks
 from airflow_dlaws.triggers.progress import ProgressTeller
+
+#: Airflow gives a trigger's on_kill 30 seconds.
+_KILL_LIMIT_S, _KILL_PAUSE_S = 20.0, 1.0
 
 
 class JobEventKind(enum.StrEnum):
@@ -107,8 +110,20 @@ class JobTrigger(BaseTrigger):
         if not self.stop_on_kill:
             self.log.warning("The task was killed; job %s runs on, as asked (stop_on_kill=False)", self.reference.name)
             return
-        stopped = await in_thread(self._stop)
+        stopped = await self._stop_in_time()
         self.log.info("The task was killed: job %s %s", self.reference.name, "is stopped" if stopped else "had ended")
+
+    async def _stop_in_time(self) -> bool:
+        """Stop the job; nobody will ask again, so a service that cannot be reached is asked for as long as there is."""
+        until = time.monotonic() + _KILL_LIMIT_S
+        while True:
+            try:
+                return await in_thread(self._stop)
+            except ServiceUnavailable as error:
+                if time.monotonic() >= until:
+                    raise
+                self.log.warning("Job %s cannot be stopped yet: %s", self.reference.name, error)
+                await asyncio.sleep(_KILL_PAUSE_S)
 
     async def _watch(self) -> JobEvent:
         seen = looks(self.connection, self.reference, poll_interval=self.poll_interval, cursor=self.log_cursor)

@@ -10,17 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from airflow_dlaws._compat import in_thread
-from airflow_dlaws.errors import ServiceRefused
 from airflow_dlaws.hooks.aws import AwsConnection, forget_clients, shared_clients
 from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.reference import JobReference
 from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.launchers.group_poller import CLOUDWATCH_SPACING_S, GroupPoller
 from airflow_dlaws.launchers.poller import SharedPoller
-from airflow_dlaws.launchers.protocol import Launcher, LogCursor, Watchable
+from airflow_dlaws.launchers.protocol import Launcher, LogCursor, Together, Watchable
+from airflow_dlaws.launchers.seats import Poller
 from airflow_dlaws.launchers.watch import JobWatch, Look
 
 #: The pollers of each event loop, by connection (which has the region) and kind of job.
-_POLLERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedPoller]] = weakref.WeakKeyDictionary()
+_POLLERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = weakref.WeakKeyDictionary()
 
 
 async def looks(
@@ -31,12 +32,12 @@ async def looks(
     :raises ServiceRefused: AWS has refused to answer several times in a row.
     """
     launcher = launcher_for(reference.engine, shared_clients(connection))
-    if not isinstance(launcher, Watchable):
+    if not isinstance(launcher, Watchable | Together):
         async for look in _looks_alone(connection, reference, poll_interval, cursor):
             yield look
         return
     async with (
-        _shared_poller(connection, reference.engine) as poller,
+        _shared_poller(connection, reference, launcher) as poller,
         poller.watching(reference, poll_interval=poll_interval, cursor=cursor) as seat,
     ):
         while True:
@@ -61,12 +62,15 @@ async def _looks_alone(
 
 
 @asynccontextmanager
-async def _shared_poller(connection: AwsConnection, engine: str) -> AsyncIterator[SharedPoller]:
+async def _shared_poller(
+    connection: AwsConnection, reference: JobReference, launcher: Watchable | Together
+) -> AsyncIterator[Poller]:
     """Return the poller of this event loop; it is forgotten when nobody waits any more."""
     pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
-    key = json.dumps([to_json(connection), engine], sort_keys=True, default=str)
+    group = launcher.group(reference) if isinstance(launcher, Together) else ""
+    key = json.dumps([to_json(connection), reference.engine, group], sort_keys=True, default=str)
     if key not in pollers:
-        pollers[key] = _new_poller(connection, engine)
+        pollers[key] = _new_poller(connection, reference.engine, launcher)
     try:
         yield pollers[key]
     finally:
@@ -74,11 +78,14 @@ async def _shared_poller(connection: AwsConnection, engine: str) -> AsyncIterato
             del pollers[key]
 
 
-def _new_poller(connection: AwsConnection, engine: str) -> SharedPoller:
-    def launcher() -> Watchable:
-        found = launcher_for(engine, shared_clients(connection))
-        if not isinstance(found, Watchable):
-            raise ServiceRefused(f"the jobs of {engine!r} cannot be listed")
-        return found
+def _new_poller(connection: AwsConnection, engine: str, known: Watchable | Together) -> Poller:
+    def launcher() -> Any:
+        return launcher_for(engine, shared_clients(connection))
 
-    return SharedPoller(launcher, in_thread=in_thread, renew=lambda: forget_clients(connection))
+    def renew() -> None:
+        forget_clients(connection)
+
+    if isinstance(known, Together):
+        spacing = CLOUDWATCH_SPACING_S if known.log_group else 0.0
+        return GroupPoller(launcher, portion=known.portion, log_spacing=spacing, in_thread=in_thread, renew=renew)
+    return SharedPoller(launcher, in_thread=in_thread, renew=renew)

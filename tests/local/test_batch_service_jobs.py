@@ -152,10 +152,11 @@ def test_a_waiting_job_that_is_terminated_never_becomes_a_training_job(queue: Qu
     queue.batch.terminate_service_job(jobId=blocker, reason="enough")
 
 
-def test_a_payload_is_judged_by_sagemaker_only_when_its_turn_comes(queue: Queue) -> None:
-    described = queue.end(queue.submit("exit 0", serviceRequestPayload="{}"))
+@pytest.mark.parametrize("payload", ["{}", '{"ResourceConfig": [2]}', '{"ResourceConfig": {"InstanceGroups": [{}]}}'])
+def test_a_payload_is_judged_by_sagemaker_only_when_its_turn_comes(queue: Queue, payload: str) -> None:
+    described = queue.end(queue.submit("exit 0", serviceRequestPayload=payload))
     assert described["status"] == "FAILED"
-    assert "ValidationException" in described["statusReason"]
+    assert "Exception" in described["statusReason"]
 
 
 def test_a_client_token_is_taken_once(queue: Queue) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Callable, Sequence
@@ -137,6 +138,30 @@ class TestBatchLauncher(SageMakerTraining, LauncherContract):
         assert second.reference != first.reference
         assert wait_for(launcher, first.reference, ended).phase is JobPhase.STOPPED
 
+    def test_a_task_that_leaves_its_queue_or_enters_one_stops_what_it_had_left(
+        self, launcher: Launcher[TrainingSpec], spec: Specs, local_aws: LocalAws
+    ) -> None:
+        direct = SageMakerLauncher(functools.cache(local_aws.client))
+        task = any_task()
+        queued = launcher.submit(spec("forever.py"), task)
+        at_once = direct.submit(spec("forever.py", job_queue=None), task)
+        assert wait_for(launcher, queued.reference, ended).phase is JobPhase.STOPPED
+        cleared = launcher.submit(spec("good.py"), dataclasses.replace(task, clear_marker=1))
+        assert wait_for(direct, at_once.reference, ended).phase is JobPhase.STOPPED
+        assert wait_for(launcher, cleared.reference, ended).phase is JobPhase.SUCCEEDED
+
+    def test_a_queue_that_is_gone_holds_up_no_task(
+        self, launcher: Launcher[TrainingSpec], spec: Specs, local_aws: LocalAws, bucket: str
+    ) -> None:
+        task = any_task()
+        wait_for(launcher, launcher.submit(spec(), task).reference, ended)
+        note = f"models/tasks/{task.task_key}.json"
+        s3 = local_aws.client("s3")
+        noted = s3.get_object(Bucket=bucket, Key=note)["Body"].read().decode()
+        s3.put_object(Bucket=bucket, Key=note, Body=noted.replace(f"queue-{bucket} ", "deleted-queue ").encode())
+        again = launcher.submit(spec(), dataclasses.replace(task, clear_marker=1))
+        assert wait_for(launcher, again.reference, ended).phase is JobPhase.SUCCEEDED
+
     def test_a_specification_without_a_queue_is_refused(self, launcher: Launcher[TrainingSpec], spec: Specs) -> None:
         with pytest.raises(SpecificationError, match="needs job_queue"):
             launcher.submit(spec(job_queue=None), any_task())
@@ -176,6 +201,7 @@ class TestSageMakerLauncher(SageMakerTraining, LauncherContract):
     ) -> None:
         task = any_task()
         first = launcher.submit(spec("forever.py"), task)
+        wait_for(launcher, first.reference, lambda status: status.detail == "Training")  # it has copied them
         for name in ("a", "b"):
             local_aws.client("s3").delete_object(Bucket=bucket, Key=f"data/{name}")
         assert launcher.submit(spec("forever.py"), task).reference == first.reference

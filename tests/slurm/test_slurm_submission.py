@@ -13,16 +13,18 @@ import pytest
 from slurm_cluster import SlurmCluster
 
 from airflow_dlaws.launchers.slurm_request import driver_program
-from airflow_dlaws.launchers.slurm_scripts import JobScript, submit_script
+from airflow_dlaws.launchers.slurm_scripts import JobScript, look_script, read_look, submit_script
 
 #: bash kills itself, as the kernel would, before the Nth command.
 KILLER = "commands=0\ntrap 'commands=$((commands + 1)); [ $commands -ne {number} ] || kill -9 $$' DEBUG\n"
+#: bash does something else before the Nth command.
+MEANWHILE = "commands=0\ntrap 'commands=$((commands + 1)); [ $commands -ne {number} ] || {command}' DEBUG\n"
 
 
 def job_script(work_dir: Path, name: str) -> JobScript:
     order = {"checkpoint_dir": str(work_dir / "checkpoints"), "channels": {"x": "/no/such/path"}, "metrics": []}
     return JobScript(
-        name=name, digest="d1", output="s3://bucket/x", code="code", code_url="http://127.0.0.1:9/none",
+        name=name, digest="d1", holder="h1", output="s3://bucket/x", code="code", code_url="http://127.0.0.1:9/none",
         python=sys.executable, options={"nodes": "1"}, order=order,
     )  # fmt: skip
 
@@ -49,6 +51,28 @@ def test_a_submission_killed_before_any_of_its_commands_leaves_one_job_to_the_ne
         assert len(cluster.jobs(name)) == 1, f"killed before command {number}: {again.stdout}"
         assert json.loads((work_dir / name / "order.json").read_text())["metrics"] == []
     assert number > 20
+
+
+def test_a_job_that_is_submitted_while_somebody_looks_does_not_pass_for_forgotten(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    work_dir = cluster.shared / uuid.uuid4().hex[:8]
+    code = work_dir / "code/code"
+    code.mkdir(parents=True)
+    (code / "dlaws_slurm.py").write_bytes(driver_program())
+    number, submitted = 0, True
+    while submitted:
+        number += 1
+        name = f"looked-at-{work_dir.name}-{number}"
+        (work_dir / name).mkdir()  # as a submission that was killed leaves it
+        (tmp_path / name).write_text(submit_script(str(work_dir), job_script(work_dir, name)))
+        meanwhile = MEANWHILE.format(number=number, command=f"bash {tmp_path / name} >/dev/null")
+        seen = bash(meanwhile + look_script(str(work_dir), [name]), cluster.environment)
+        assert seen.returncode == 0, seen.stderr
+        submitted = (work_dir / name / "id").exists()
+        sighting = read_look(seen.stdout, [name])[name]
+        assert not sighting.exists or "does not know" not in sighting.status.reason, f"submitted at command {number}"
+    assert number > 5
 
 
 @pytest.mark.parametrize("again", [1, 2])

@@ -64,8 +64,11 @@ class ServiceJob:
     def instances(self) -> int:
         """How much of the environment's capacity it takes."""
         resources = self.payload.get("ResourceConfig", {})
-        groups = resources.get("InstanceGroups", [])
-        return int(resources.get("InstanceCount") or sum(group["InstanceCount"] for group in groups) or 1)
+        try:
+            groups = resources.get("InstanceGroups", [])
+            return int(resources.get("InstanceCount") or sum(group["InstanceCount"] for group in groups) or 1)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return 1  # nobody has looked at the payload yet; SageMaker will refuse it
 
     @property
     def payload(self) -> dict[str, Any]:

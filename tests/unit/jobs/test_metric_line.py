@@ -29,7 +29,16 @@ def test_the_service_finds_every_metric_by_its_regular_expression(metrics: dict[
 
 
 @pytest.mark.parametrize(
-    "line", ["", "epoch 3", '{"dlaws_metrics": ', '{"dlaws_metrics": [1]}', '{"dlaws_metrics": {"a": "x"}}']
+    "line",
+    [
+        "",
+        "epoch 3",
+        '{"dlaws_metrics": ',
+        '{"dlaws_metrics": [1]}',
+        '{"dlaws_metrics": {"a": "x"}}',
+        f'{{"dlaws_metrics": {{"a": 1{"0" * 400}}}}}',
+        f'{{"dlaws_metrics": {"[" * 100_000}',
+    ],
 )
 def test_other_and_broken_lines_report_nothing(line: str) -> None:
     assert parse_line(line) is None

@@ -49,6 +49,12 @@ def test_a_job_on_its_nodes_runs_until_slurm_says_otherwise(state: str) -> None:
     assert status(state, BEGAN, stop_asked=999_999).phase is JobPhase.STOPPING
 
 
+@pytest.mark.parametrize("files", [NOTHING, BEGAN, GOOD])
+def test_a_job_in_a_state_of_a_newer_slurm_has_not_ended(files: dict[str, Any]) -> None:
+    found = status("EXPEDITING", files, ended=0)
+    assert (found.phase, found.detail) == (JobPhase.RUNNING, "EXPEDITING"), "another one would be paid for beside it"
+
+
 @pytest.mark.parametrize("state", ["COMPLETED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", None])
 def test_a_job_that_has_said_it_is_done_is_done(state: str | None) -> None:
     found = status(state, GOOD)

@@ -12,10 +12,14 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import ServiceRefused, SpecificationError
+from airflow_dlaws.errors import DlawsError, ServiceRefused, ServiceUnavailable, SpecificationError
 
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+#: S3's codes that mean "later" and come with a status below 500, or as a bare status (HEAD has no body).
+#: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_PASSING = frozenset({"SlowDown", "RequestTimeout", "429"})
 
 #: A few megabytes: large enough that a download is not slowed by Python, small enough not to matter in memory.
 _PIECE = 4 * 1024 * 1024
@@ -161,7 +165,7 @@ class ObjectStore:
             except ClientError as error:
                 if _code(error) in {"PreconditionFailed", "412"}:
                     return False
-                raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+                raise _translated(f"read {uri}", error) from error
         for piece in answer["Body"].iter_chunks(_PIECE):
             file.write(piece)
         return True
@@ -192,7 +196,7 @@ class ObjectStore:
         try:
             return dict(operation(Bucket=uri.bucket, Key=uri.key, **members))
         except ClientError as error:
-            raise ServiceRefused(f"cannot read {uri}: {_code(error)}") from error
+            raise _translated(f"read {uri}", error) from error
 
     def _conditional_put(self, uri: S3Uri, body: bytes, **condition: str) -> bool:
         try:
@@ -231,7 +235,7 @@ class ObjectStore:
                     uri = S3Uri(prefix.bucket, row["Key"])
                     yield StoredObject(uri, row["Size"], row["ETag"], row["LastModified"])
         except ClientError as error:
-            raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
+            raise _translated(f"list {prefix}", error) from error
 
     def folders(self, prefix: S3Uri) -> Iterator[S3Uri]:
         """Yield the folders right under `prefix` (which ends in a slash), each with its slash, in key order.
@@ -245,7 +249,7 @@ class ObjectStore:
             for page in pages:
                 yield from (S3Uri(prefix.bucket, row["Prefix"]) for row in page.get("CommonPrefixes", []))
         except ClientError as error:
-            raise ServiceRefused(f"cannot list {prefix}: {_code(error)}") from error
+            raise _translated(f"list {prefix}", error) from error
 
     def histories(self, prefix: S3Uri) -> dict[str, tuple[ObjectVersion, ...]]:
         """Return the versions of each object under `prefix`, the newest first; deleted objects are left out.
@@ -267,7 +271,7 @@ class ObjectStore:
                 markers = [row["Key"] for row in page.get("DeleteMarkers", []) if row["IsLatest"]]
                 deleted.update(str(S3Uri(prefix.bucket, key)) for key in markers)
         except ClientError as error:
-            raise ServiceRefused(f"cannot list the versions under {prefix}: {_code(error)}") from error
+            raise _translated(f"list the versions under {prefix}", error) from error
         return {uri: tuple(versions) for uri, versions in found.items() if uri not in deleted}
 
 
@@ -276,6 +280,16 @@ def _version(uri: S3Uri, answer: dict[str, Any]) -> ObjectVersion:
     # A bucket whose versioning is suspended answers "null", which names no fixed bytes.
     kept = version if version not in (None, "null") else None
     return ObjectVersion(uri=str(uri), etag=answer["ETag"].strip('"'), size=answer["ContentLength"], version_id=kept)
+
+
+def _translated(action: str, error: ClientError) -> DlawsError:
+    """Return this package's error: S3 that is overloaded, or has a fault of its own, may serve the next time."""
+    code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status >= 500 or code in _PASSING:
+        return ServiceUnavailable(f"cannot {action} now: {code}")
+    refused = ServiceRefused(f"cannot {action}: {code}")
+    refused.permanent = code not in ("ExpiredToken", "RequestTimeTooSkewed")  # a new process has new credentials
+    return refused
 
 
 def _code(error: ClientError) -> str:

@@ -37,6 +37,8 @@ _PASSING = frozenset(
         "TooManyRequestsException",
     }
 )
+#: Refused now, but a retry, a new process, has new credentials (or a clock that has been set).
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 _ACCESS = frozenset({"AccessDenied", "AccessDeniedException", "403"})
 _QUOTA = re.compile(r"is (\d+) \w+, with current utilization of (\d+) \w+ and a request delta of (\d+)")
 
@@ -73,7 +75,9 @@ def translated(action: str, error: ClientError) -> DlawsError:
     if code in _PASSING or status >= 500:
         return ServiceUnavailable(f"cannot {action} now: {code}: {text}")
     way_out = ". Allow it in the policy of the Airflow connection's role" if code in _ACCESS else ""
-    return ServiceRefused(f"cannot {action}: {code}: {text}{way_out}")
+    refused = ServiceRefused(f"cannot {action}: {code}: {text}{way_out}")
+    refused.permanent = code not in _EXPIRED and not text.startswith("Signature expired")
+    return refused
 
 
 def _quota_error(action: str, text: str) -> DlawsError:

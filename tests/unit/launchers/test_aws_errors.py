@@ -35,3 +35,20 @@ def client_error(code: str, text: str = "text", status: int = 400) -> ClientErro
 def test_an_error_of_aws_says_whether_a_retry_can_help(error: Exception, expected: type[Exception], words: str) -> None:
     with pytest.raises(expected, match=words), service_errors("do it"):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"),
+    [
+        (client_error("ExpiredTokenException", "The security token included in the request is expired"), False),
+        (client_error("InvalidSignatureException", "Signature expired: 20261130T100000Z is now earlier than"), False),
+        (client_error("InvalidSignatureException", "The request signature we calculated does not match"), True),
+        (client_error("UnrecognizedClientException", "The security token included in the request is invalid."), True),
+    ],
+)
+def test_a_new_process_has_new_credentials_so_expired_ones_do_not_fail_a_task_for_good(
+    error: ClientError, permanent: bool
+) -> None:
+    with pytest.raises(ServiceRefused) as refused, service_errors("do it"):
+        raise error
+    assert refused.value.permanent is permanent

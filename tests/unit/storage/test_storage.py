@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from airflow_dlaws.errors import ServiceRefused, SpecificationError
+from airflow_dlaws.errors import ServiceRefused, ServiceUnavailable, SpecificationError
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
 BUCKET = S3Uri("bucket")
@@ -58,6 +61,25 @@ def test_a_missing_object_or_bucket_is_refused_by_name(store: ObjectStore) -> No
         store.read(S3Uri("no-such-bucket", "x"))
     with pytest.raises(ServiceRefused, match="cannot list s3://no-such-bucket/"):
         list(store.list(S3Uri("no-such-bucket")))
+
+
+@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("InternalError", 500)])
+def test_what_s3_cannot_serve_now_it_may_serve_the_next_time(code: str, status: int) -> None:
+    """A model that has been paid for is not given up because of one busy moment."""
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    body = io.BytesIO(f"<Error><Code>{code}</Code><Message>later</Message></Error>".encode())
+    body.stream = lambda **_: iter([body.getvalue()])  # type: ignore[attr-defined]
+    client.meta.events.register_first("before-send.s3", lambda **_: AWSResponse("", status, {}, body))
+    busy = ObjectStore(client)
+    for ask in (lambda: busy.stat(BUCKET / "model.tar.gz"), lambda: list(busy.list(BUCKET))):
+        with pytest.raises(ServiceUnavailable, match="s3://bucket/"):
+            ask()
 
 
 def test_create_stores_only_what_is_not_there(store: ObjectStore) -> None:

@@ -42,6 +42,10 @@ SHUTDOWN_SECONDS = 100
 #: torchrun ends with a report of about 30 lines; the script's own traceback stands before it.
 KEPT_LINES = 400
 
+#: What the script has said last is read within this time after its end. The job does not wait, and is not paid for,
+#: until processes that the script has left behind have ended too.
+DRAIN_SECONDS = 5.0
+
 #: What the tuner tells the container and no script has asked for.
 TUNER_HYPERPARAMETER = "_tuning_objective_metric"
 
@@ -92,8 +96,15 @@ def arguments_of(environment: Mapping[str, str]) -> list[str]:
 
 
 def hyperparameter_arguments(hyperparameters: dict[str, str]) -> list[str]:
-    """Return the hyperparameters as `--name value`, in a fixed order."""
-    return [word for name in sorted(hyperparameters) for word in (f"--{name}", str(hyperparameters[name]))]
+    """Return the hyperparameters as `--name value`, in a fixed order; a value with a dash in front as `--name=value`.
+
+    argparse takes "-1e-05" behind a name for an option, and the job ends with exit code 2.
+    """
+    words: list[str] = []
+    for name in sorted(hyperparameters):
+        value = str(hyperparameters[name])
+        words += [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
+    return words
 
 
 def launch_command(resources: dict[str, Any], processes: int, environment: dict[str, str]) -> list[str]:
@@ -159,8 +170,11 @@ def run(command: list[str], *, environment: dict[str, str], folder: Path, failur
         child.send_signal(number)
 
     signal.signal(signal.SIGTERM, stop)
-    kept = _copy_errors(child)
+    kept: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+    copier = threading.Thread(target=_copy_errors, args=(child, kept), daemon=True)
+    copier.start()
     code = child.wait()
+    copier.join(DRAIN_SECONDS)
     if code < 0:
         kept.append(f"the script was killed by signal {-code}" + (" (out of memory?)" if code == -9 else ""))
         code = 128 - code
@@ -184,15 +198,21 @@ def last_words(lines: list[str], code: int) -> str:
     return "\n".join([error, *lines[max(0, end - 8) : end]])[:FAILURE_LENGTH]
 
 
-def _copy_errors(child: subprocess.Popen[bytes]) -> collections.deque[str]:
-    """Copy the child's standard error to ours until it ends; keep the last lines."""
-    kept: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+def _copy_errors(child: subprocess.Popen[bytes], kept: collections.deque[str]) -> None:
+    """Copy the child's standard error to ours until it ends; keep the last lines.
+
+    It ends with the last process that has it open: one that the script has left behind may run for ever.
+    """
     assert child.stderr is not None
     for line in child.stderr:
-        sys.stderr.buffer.write(line)
-        sys.stderr.buffer.flush()
+        _write_error(line)
         kept.append(line.decode(errors="replace").rstrip())
-    return kept
+
+
+def _write_error(line: bytes) -> None:
+    """Write to standard error without Python's buffer: a thread that holds its lock at the end makes Python abort."""
+    while line:
+        line = line[os.write(2, line) :]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -69,6 +69,15 @@ def test_the_script_gets_hyperparameters_arguments_and_variables(tmp_path: Path)
     assert Path(variables["SM_MODEL_DIR"]).is_dir()
 
 
+def test_argparse_reads_a_negative_number_of_any_size(tmp_path: Path) -> None:
+    script = (
+        "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--shift', type=float)\n"
+        "parser.add_argument('--epochs', type=int)\nprint(parser.parse_args())"
+    )
+    output, _ = container(tmp_path, script, shift=str(-1e-5), epochs="3").start().communicate(timeout=30)
+    assert output.splitlines()[-1] == "Namespace(shift=-1e-05, epochs=3)"
+
+
 def test_a_script_that_raises_leaves_its_error_and_its_exit_code(tmp_path: Path) -> None:
     box = container(tmp_path, "def f():\n    raise ValueError('label column is empty')\nf()")
     process = box.start()
@@ -101,6 +110,20 @@ def test_a_killed_script_is_reported_with_its_signal(tmp_path: Path) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGKILL
     assert "killed by signal 9 (out of memory?)" in box.failure
+
+
+def test_the_job_ends_with_its_script_whatever_that_has_left_running(tmp_path: Path) -> None:
+    script = "import subprocess, sys\nprint('bye', file=sys.stderr)\nprint(subprocess.Popen(['sleep', '60']).pid)\n"
+    box = container(tmp_path, f"{script}sys.stdout.flush()\nsys.exit(3)")
+    process = box.start()
+    assert process.stdout is not None
+    process.stdout.readline()  # what is run
+    left = int(process.stdout.readline())
+    try:
+        assert process.wait(timeout=30) == 3
+        assert box.failure == "the script ended with exit code 3\nbye"
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 def test_a_stop_is_passed_on_and_is_no_failure(tmp_path: Path) -> None:

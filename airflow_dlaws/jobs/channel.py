@@ -75,6 +75,11 @@ class Channel:
         limits.check_s3_uri(f"channel {self.name!r}", self.uri)
         if self.access is not Access.READ_ONLY:
             raise SpecificationError(f"channel {self.name!r}: access='rw' is for file systems: leave it out for S3")
+        if self.kind is ChannelKind.MANIFEST and self.input_mode is InputMode.FAST_FILE:
+            raise SpecificationError(
+                f"channel {self.name!r}: input_mode='FastFile' with kind='ManifestFile': AWS streams prefixes only "
+                "(developer guide, Access Training Data). Use input_mode='File', or give a prefix"
+            )
 
     def _check_file_system(self) -> None:
         """Refuse what SageMaker offers for S3 only."""

@@ -107,6 +107,13 @@ _ACCESS = re.compile(
 )
 
 
+#: What is short of capacity and no instance: waiting does not help a disk that is full.
+_OTHER_CAPACITY = re.compile(
+    r"(disk|storage|volume|file ?system|memory|throughput)[\w-]* capacity|capacity of [\w ]*(disk|volume|storage|file)",
+    re.I,
+)
+
+
 def failure_kind(reason: str) -> FailureKind:
     """Classify a SageMaker FailureReason by the word it starts with, or by the wording of capacity and access.
 
@@ -114,7 +121,7 @@ def failure_kind(reason: str) -> FailureKind:
     """
     if reason.startswith("AlgorithmError"):
         return FailureKind.ALGORITHM
-    if "capacity" in reason.lower():
+    if "capacity" in reason.lower() and not _OTHER_CAPACITY.search(reason):
         return FailureKind.CAPACITY
     if reason.startswith("InternalServerError"):
         return FailureKind.INTERNAL

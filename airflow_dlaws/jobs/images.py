@@ -8,6 +8,7 @@ is, and gets no security fix any more. Images for SageMaker only; the newest ima
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from datetime import date
 from airflow_dlaws.errors import SpecificationError
 from airflow_dlaws.jobs import instances
 
-PUBLIC_REGISTRY = "public.ecr.aws/deep-learning-containers"
+#: A private registry of ECR, in whatever partition. From ECR Public, and all others, SageMaker refuses images.
+_PRIVATE_ECR = re.compile(r"\d{12}\.dkr[.-]ecr[a-z0-9.-]*/\S+")
 #: Who publishes the images, in all regions but those below.
 _ACCOUNT = "763104351884"
 _ACCOUNTS = {
@@ -40,6 +42,8 @@ _ACCOUNTS = {
     "me-central-1": "914824155844",
     "me-south-1": "217643126080",
     "mx-central-1": "637423239942",
+    "us-gov-east-1": "446045086412",
+    "us-gov-west-1": "442386744353",
 }
 _COMMON_ACCOUNT_REGIONS = frozenset(
     {
@@ -147,9 +151,9 @@ def device_of(instance_types: tuple[str, ...]) -> str:
 
 
 def image_uri(framework: str, version: str, instance_types: tuple[str, ...], region: str) -> str:
-    """Return the image's URI in the registry of the region, in the public one where the region has none.
+    """Return the image's URI in the registry of the region.
 
-    :raises SpecificationError: there is no such image.
+    :raises SpecificationError: there is no such image, or no registry in the region.
     """
     device = device_of(instance_types)
     repositories = framework_image(framework, version).repositories
@@ -160,6 +164,11 @@ def image_uri(framework: str, version: str, instance_types: tuple[str, ...], reg
             f"{list(instance_types)}; those of {with_device or 'no version'} do. Or give image"
         )
     return f"{_registry(region)}/{repositories[device]}"
+
+
+def is_private_ecr(image: str) -> bool:
+    """Tell whether an image is in a private registry of ECR."""
+    return bool(_PRIVATE_ECR.fullmatch(image))
 
 
 def warn_if_outdated(framework: str, version: str, today: date) -> None:
@@ -178,6 +187,9 @@ def warn_if_outdated(framework: str, version: str, today: date) -> None:
 def _registry(region: str) -> str:
     account = _ACCOUNTS.get(region) or (_ACCOUNT if region in _COMMON_ACCOUNT_REGIONS else None)
     if account is None:
-        return PUBLIC_REGISTRY
+        raise SpecificationError(
+            f"framework: no registry of AWS's images is known for the region {region}, and SageMaker takes none from "
+            "public.ecr.aws: copy the image to ECR in that region, and give image"
+        )
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return f"{account}.dkr.ecr.{region}.{domain}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.metric_line import metric_regex
 
 HYPERPARAMETER_COUNT = 100
 HYPERPARAMETER_KEY_LENGTH = 256
@@ -20,6 +22,7 @@ ENVIRONMENT_COUNT = 100
 ENVIRONMENT_LENGTH = 512
 CHANNEL_COUNT = 20
 METRIC_COUNT = 40
+METRIC_REGEX_LENGTH = 500
 ARGUMENT_COUNT = 100
 ARGUMENT_LENGTH = 256
 TAG_COUNT = 50
@@ -35,6 +38,7 @@ _ENVIRONMENT_KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 _KMS_KEY = re.compile(r"[a-zA-Z0-9:/_-]{1,2048}")
 _NETWORK_ID = re.compile(r"[-0-9a-zA-Z]{1,32}")
+_RESERVED_TAGS = ("aws:", "dlaws:")
 _IMAGE = re.compile(r"\S{1,255}")
 
 
@@ -108,7 +112,18 @@ def check_tags(field: str, values: Any) -> None:
     _check_mapping(field, values, TAG_COUNT - OWN_TAG_COUNT)
     for key, value in values.items():
         _check_length(f"{field} key", key, 128, least=1)
+        if strange := sorted({each for each in key if not fits_in_tag(each)}):
+            raise SpecificationError(
+                f"{field} key {key!r} holds {''.join(strange)!r}: AWS takes letters, digits, spaces and _ . : / = + - @"
+            )
+        if key.lower().startswith(_RESERVED_TAGS):
+            raise SpecificationError(f"{field} key {key!r}: tags that begin with aws: are AWS's, with dlaws: ours")
         _check_length(f"{field}[{key!r}]", value, 256)
+
+
+def fits_in_tag(character: str) -> bool:
+    """Tell whether AWS takes the character in a tag: its pattern is letters, separators, numbers and some signs."""
+    return character in "_.:/=+-@" or unicodedata.category(character)[0] in "LZN"
 
 
 def check_json(field: str, values: Any) -> None:
@@ -182,6 +197,11 @@ def check_metrics(field: str, values: Any) -> None:
         raise SpecificationError(f"{field}={values!r} must be a list of at most {METRIC_COUNT} metric names")
     for value in values:
         _check_length(f"{field} item", value, 255, least=1)
+        if (length := len(metric_regex(value))) > METRIC_REGEX_LENGTH:
+            raise SpecificationError(
+                f"{field} item {value!r}: the expression that finds it has {length} characters, AWS takes "
+                f"{METRIC_REGEX_LENGTH}: give it a shorter name, of letters, digits, ':' and '_'"
+            )
 
 
 def _check_mapping(field: str, values: Any, count: int) -> None:

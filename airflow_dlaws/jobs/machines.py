@@ -136,9 +136,12 @@ def _check_groups(groups: Sequence[InstanceGroup], count: int, processes: int | 
         raise SpecificationError(
             f"processes_per_instance={processes} beside instance_groups: leave it out, a group may say processes"
         )
-    for group in groups:
-        if group.processes is None:
-            instances.processes_on(group.instance_type)
+    counts = [f"{group.name}={group.processes or instances.processes_on(group.instance_type)}" for group in groups]
+    if (length := len(",".join(counts))) > limits.ARGUMENT_LENGTH:
+        raise SpecificationError(
+            f"instance_groups {names}: their names and processes make an argument of {length} characters for the "
+            f"container, which takes {limits.ARGUMENT_LENGTH}: give them shorter names"
+        )
 
 
 def _check_preferences(choices: Sequence[CapacityPreference], count: int, *, spot: bool, plan: str | None) -> None:

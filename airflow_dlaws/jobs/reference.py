@@ -27,7 +27,7 @@ class JobStatus:
     :param reason: the service's failure reason, empty while there is none.
     :param detail: the service's finer status ("Downloading", "MaxRuntimeExceeded").
     :param artifact_uri: the model's archive; only said by the service once it is written.
-    :param output_uri: the archive of SM_OUTPUT_DATA_DIR.
+    :param output_uri: the archive of SM_OUTPUT_DATA_DIR; where results are stored file by file, the prefix of them all.
     :param interruptions: how often the job's spot instances were taken away.
     :param restarts: how often the service has begun it anew after a fault of its own (RetryStrategy).
     :param failure: why it did not succeed, where the engine knows; else it is read from `reason` and `detail`.

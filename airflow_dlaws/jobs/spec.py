@@ -68,7 +68,7 @@ class TrainingSpec:
     :param efa: None sets the variables of `jobs/fabric.py` where all types have EFA; True insists; False sets none.
         What `environment` says wins.
     :param keep_alive_s: seconds for which the machines are kept, and paid for, for the next job of the same kind.
-    :param training_plan_arn: reserved capacity to use.
+    :param training_plan_arn: reserved capacity to use; the job may be queued before the plan begins.
     :param max_runtime_s: seconds of running after which SageMaker itself stops the job.
     :param max_wait_s: seconds of waiting for spot machines plus running; at least `max_runtime_s`.
     :param checkpoint_s3_uri: under it each task gets a folder of its own (`jobs/checkpoints.py`).
@@ -148,9 +148,13 @@ class TrainingSpec:
 
     @property
     def longest_s(self) -> int:
-        """Seconds after which the service has ended the job by itself."""
+        """Seconds after which the service has ended the job by itself.
+
+        A job may be queued for a training plan that begins in weeks: AWS does not count that time as pending.
+        """
         running = self.max_wait_s if self.spot and self.max_wait_s else self.max_runtime_s
-        return running + (self.max_pending_s or 0)
+        planned = self.training_plan_arn or any(choice.training_plan_arn for choice in self.capacity_preferences)
+        return running + (machines.MAX_PENDING_S if planned else self.max_pending_s or 0)
 
     @property
     def instance_types(self) -> tuple[str, ...]:

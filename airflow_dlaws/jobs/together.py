@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_dlaws.errors import SpecificationError
@@ -27,6 +27,23 @@ def check_image_choice(
         )
     if framework is not None and framework_version is not None:
         images.image_uri(framework, framework_version, tuple(instance_types), "us-east-1")
+
+
+def check_registry(*, image: str | None, extra_request: Mapping[str, Any]) -> None:
+    """Refuse an image that SageMaker may not pull: from another registry than ECR, if nobody says how to reach it.
+
+    AWS's words: "Using non-ECR image ... without Vpc repository access mode is not supported".
+    """
+    algorithm = extra_request.get("AlgorithmSpecification")
+    if image is None or images.is_private_ecr(image):
+        return
+    if not (isinstance(algorithm, Mapping) and "TrainingImageConfig" in algorithm):
+        raise SpecificationError(
+            f"image={image!r} is in no private registry of ECR (public.ecr.aws is none): push it to "
+            "ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG. Or let the job reach its registry by your VPC: subnets, "
+            "security_group_ids, extra_request={'AlgorithmSpecification': {'TrainingImageConfig': "
+            "{'TrainingRepositoryAccessMode': 'Vpc'}}}"
+        )
 
 
 def check_network(*, channels: Sequence[Channel], subnets: Sequence[str], security_group_ids: Sequence[str]) -> None:
@@ -85,6 +102,7 @@ _TOGETHER: tuple[Callable[..., None], ...] = (
     check_spot,
     check_resume,
     check_image_choice,
+    check_registry,
     check_network,
     check_channel_groups,
     machines.check_warm_pool,

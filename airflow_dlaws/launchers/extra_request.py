@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -132,7 +133,7 @@ def _merge_channels(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) ->
 
 
 def _faults(shape: Any, value: Any, path: str) -> Iterator[str]:
-    """Say what the model does not know: members and choices. Types and ranges are judged once the request is whole."""
+    """Say what the model does not know or does not allow. Whether something is missing, the whole request shows."""
     if shape.type_name == "structure" and isinstance(value, Mapping):
         for name, item in value.items():
             where = f"{path}.{name}" if path else str(name)
@@ -141,15 +142,40 @@ def _faults(shape: Any, value: Any, path: str) -> Iterator[str]:
             else:
                 yield f"{where} is no member of {path or OPERATION}{_close(str(name), list(shape.members))}"
     elif shape.type_name == "list" and isinstance(value, (list, tuple)):
+        if len(value) > shape.metadata.get("max", len(value)):
+            yield f"{path} has {len(value)} items, at most {shape.metadata['max']} are allowed"
         for number, item in enumerate(value):
             yield from _faults(shape.member, item, f"{path}[{number}]")
     elif shape.type_name == "map" and isinstance(value, Mapping):
+        if len(value) > shape.metadata.get("max", len(value)):
+            yield f"{path} has {len(value)} entries, at most {shape.metadata['max']} are allowed"
         for key, item in value.items():
             yield from _faults(shape.value, item, f"{path}.{key}")
     elif getattr(shape, "enum", None) and value not in shape.enum:
         yield f"{path}={value!r} is none of its values{_close(str(value), shape.enum)}"
     elif not _fits(shape.type_name, value):
         yield f"{path}={value!r} must be a {shape.type_name}"
+    elif rule := _broken_rule(shape, value):
+        yield f"{path}={value!r} {rule}"
+
+
+def _broken_rule(shape: Any, value: Any) -> str:
+    """Return the limit of the model that a plain value breaks; botocore itself checks lower limits only."""
+    size, unit = (len(value), " characters") if isinstance(value, str) else (value, "")
+    least, most, pattern = (shape.metadata.get(name) for name in ("min", "max", "pattern"))
+    if (least is not None and size < least) or (most is not None and size > most):
+        allowed = f"{least or 0} to {most}" if most is not None else f"at least {least}"
+        return f"must have {allowed}{unit}" if unit else f"must be {allowed}"
+    if pattern and not _matches(pattern, value):
+        return f"must match {pattern}"
+    return ""
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return re.fullmatch(pattern, value) is not None
+    except re.error:  # the patterns are Java's; what Python cannot read is left to AWS
+        return True
 
 
 #: botocore's names of types, and Python's.

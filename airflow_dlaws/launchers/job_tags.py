@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.limits import fits_in_tag
 
 DIGEST_TAG = "dlaws:digest"
 #: Which process looks after a running job: the one that has created or adopted it last.
 HOLDER_TAG = "dlaws:holder"
-#: What AWS does not allow in tag values.
-_NOT_IN_TAGS = re.compile(r"[^\w\s.:/=+@-]")
 
 
 def job_tags(own: Mapping[str, str], identity: TaskIdentity, digest: str, attempt: int) -> list[dict[str, str]]:
@@ -26,4 +24,9 @@ def job_tags(own: Mapping[str, str], identity: TaskIdentity, digest: str, attemp
         "dlaws:attempt": str(attempt),
         "dlaws:deployment": identity.deployment,
     }
-    return [{"Key": key, "Value": _NOT_IN_TAGS.sub("_", value)[:256]} for key, value in {**own, **ours}.items()]
+    return [{"Key": key, "Value": _plain(value)[:256]} for key, value in {**own, **ours}.items()]
+
+
+def _plain(value: str) -> str:
+    """Return the value with an underscore for each character that AWS does not take in tags."""
+    return "".join(each if fits_in_tag(each) else "_" for each in value)

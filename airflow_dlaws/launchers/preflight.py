@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -33,7 +34,7 @@ def check_instance_type(sagemaker: Any, instance_type: str, kind: str = "Trainin
 
 
 def check_locations(s3: Any, spec: TrainingSpec) -> None:
-    """Refuse a bucket that is missing and a channel without data; one call for each location.
+    """Refuse a bucket that is missing and a channel without data; one call for each location, as a rule.
 
     :raises SpecificationError: names the location.
     """
@@ -45,7 +46,7 @@ def check_locations(s3: Any, spec: TrainingSpec) -> None:
 
 
 def check_channel(s3: Any, channel: Channel) -> None:
-    """Refuse a channel without data; one call.
+    """Refuse a channel without data; one call, or one for every thousand empty objects that stand before the first.
 
     :raises SpecificationError: names the location.
     """
@@ -75,16 +76,22 @@ def _check_prefix(s3: Any, channel: Channel) -> None:
     uri = S3Uri.parse(channel.uri)
     with service_errors(f"list {channel.uri} of channel {channel.name!r}"):
         try:
-            found = s3.list_objects_v2(Bucket=uri.bucket, Prefix=uri.key, MaxKeys=2).get("Contents", [])
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=uri.bucket, Prefix=uri.key)
+            found = any(_is_data(row) for page in pages for row in page.get("Contents", []))
         except ClientError as error:
             if error_code(error) in _MISSING:
                 raise _no_bucket(f"channel {channel.name!r}={channel.uri!r}", uri) from error
             raise
-    if not any(row["Size"] or not row["Key"].endswith("/") for row in found):
+    if not found:
         raise SpecificationError(
             f"channel {channel.name!r}={channel.uri!r} has no objects: "
             "correct the prefix, or make the task that writes the data come first"
         )
+
+
+def _is_data(row: Mapping[str, Any]) -> bool:
+    """Tell an object from the empty one by which S3's console marks a folder."""
+    return bool(row["Size"]) or not str(row["Key"]).endswith("/")
 
 
 def _check_manifest(s3: Any, channel: Channel) -> None:

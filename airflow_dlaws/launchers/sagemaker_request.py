@@ -112,7 +112,9 @@ def _options(spec: TrainingSpec) -> dict[str, Any]:
 
 def job_status(answer: Mapping[str, Any]) -> JobStatus:
     """Read DescribeTrainingJob's answer."""
-    output = answer.get("OutputDataConfig", {}).get("S3OutputPath", "").rstrip("/")
+    output = answer.get("OutputDataConfig", {})
+    uncompressed = output.get("CompressionType") == OutputCompression.NONE.value
+    folder = f"{output.get('S3OutputPath', '').rstrip('/')}/{answer['TrainingJobName']}/output"
     states = [row["Status"] for row in answer.get("SecondaryStatusTransitions", [])]
     resources = answer.get("ResourceConfig", {})
     return JobStatus(
@@ -124,14 +126,20 @@ def job_status(answer: Mapping[str, Any]) -> JobStatus:
         ended_at=answer.get("TrainingEndTime"),
         billable_seconds=int(answer.get("BillableTimeInSeconds", 0)),
         training_seconds=int(answer.get("TrainingTimeInSeconds", 0)),
-        artifact_uri=answer.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
-        output_uri=f"{output}/{answer['TrainingJobName']}/output/output.tar.gz",
+        artifact_uri=_location(answer.get("ModelArtifacts", {}).get("S3ModelArtifacts"), prefix=uncompressed),
+        # File by file, AWS does not say in which folder of the job's output the other results lie.
+        output_uri=f"{folder}/" if uncompressed else f"{folder}/output.tar.gz",
         metrics={row["MetricName"]: float(row["Value"]) for row in answer.get("FinalMetricDataList", [])},
         interruptions=states.count(INTERRUPTED),
         restarts=states.count("Restarting"),
         instance_type=resources.get("SelectedInstanceType") or resources.get("InstanceType"),
         instance_count=resources.get("SelectedInstanceCount") or resources.get("InstanceCount"),
     )
+
+
+def _location(uri: str | None, *, prefix: bool) -> str | None:
+    """Return where the model is; a prefix ends with a slash, with which AWS does not always tell it."""
+    return f"{uri.rstrip('/')}/" if uri and prefix else uri or None
 
 
 def _pended_too_long(answer: Mapping[str, Any]) -> bool:

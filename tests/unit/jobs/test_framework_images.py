@@ -8,7 +8,13 @@ from datetime import date
 import pytest
 
 from airflow_dlaws.errors import SpecificationError
-from airflow_dlaws.jobs.images import IMAGES, OutdatedImageWarning, image_uri, warn_if_outdated
+from airflow_dlaws.jobs.images import (
+    IMAGES,
+    OutdatedImageWarning,
+    image_uri,
+    is_private_ecr,
+    warn_if_outdated,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +43,8 @@ from airflow_dlaws.jobs.images import IMAGES, OutdatedImageWarning, image_uri, w
             "tensorflow-training:2.21.0-cpu-py312-amzn2023-sagemaker",
         ),
         (
-            "pytorch", "2.12", ("ml.p5.48xlarge",), "xx-new-9",
-            "public.ecr.aws/deep-learning-containers/pytorch:2.12-cu130-amzn2023-sagemaker",
+            "pytorch", "2.12", ("ml.p5.48xlarge",), "us-gov-west-1",
+            "442386744353.dkr.ecr.us-gov-west-1.amazonaws.com/pytorch:2.12-cu130-amzn2023-sagemaker",
         ),
     ],
 )  # fmt: skip
@@ -69,6 +75,26 @@ def test_what_aws_has_no_image_for_is_refused_with_what_there_is(
 ) -> None:
     with pytest.raises(SpecificationError, match=words):
         image_uri(framework, version, types, "us-east-1")
+
+
+def test_a_region_without_a_registry_is_refused_for_sagemaker_takes_no_public_image() -> None:
+    with pytest.raises(SpecificationError, match=r"the region xx-new-9.*give image"):
+        image_uri("pytorch", "2.12", ("ml.p5.48xlarge",), "xx-new-9")
+
+
+@pytest.mark.parametrize(
+    ("image", "private"),
+    [
+        ("123456789012.dkr.ecr.us-east-1.amazonaws.com/team/torch@sha256:0123", True),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/torch:1", True),
+        ("123456789012.dkr-ecr.us-east-1.on.aws/torch:1", True),
+        ("public.ecr.aws/deep-learning-containers/pytorch:2.12", False),
+        ("pytorch/pytorch:2.12", False),
+        ("registry.example:5000/torch:1", False),
+    ],
+)
+def test_private_registries_of_ecr_are_told_from_all_others(image: str, private: bool) -> None:
+    assert is_private_ecr(image) is private
 
 
 def test_past_the_end_of_patch_there_is_a_warning_and_not_before() -> None:

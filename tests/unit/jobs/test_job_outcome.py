@@ -98,6 +98,8 @@ def test_a_failure_without_log_says_so() -> None:
         ('ClientError: No S3 objects found ... that the role "r" has "s3:ListBucket" permissions', FailureKind.CLIENT),
         ("AlgorithmError: PermissionError: access denied: /opt/ml/x, exit code: 1", FailureKind.ALGORITHM),
         ("AlgorithmError: ValueError: buffer capacity must be positive, exit code: 1", FailureKind.ALGORITHM),
+        ("ClientError: Data download failed:not enough storage capacity on the volume", FailureKind.CLIENT),
+        ("We currently do not have sufficient ml.p5.48xlarge capacity", FailureKind.CAPACITY),
         ("", FailureKind.ALGORITHM),
     ],
 )

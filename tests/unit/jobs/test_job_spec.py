@@ -126,7 +126,19 @@ GOOD: dict[str, Any] = {
         ({"output_compression": "ZIP"}, ["output_compression='ZIP'", "['GZIP', 'NONE']"]),
         ({"mlflow": {"arn": "x"}}, ["MlflowTracking"]),
         ({"network_isolation": "yes"}, ["network_isolation='yes' must be True or False"]),
+        (
+            {"image": "pytorch/pytorch:2.12"},
+            ["is in no private registry of ECR", "'TrainingRepositoryAccessMode'"],
+        ),
+        ({"metrics": ("-" * 255,)}, ["has 527 characters, AWS takes 500"]),
         ({"tags": {"team": 1}}, ["tags['team']=1 must be a string"]),
+        ({"tags": {"cost&centre": "1"}}, ["tags key 'cost&centre' holds '&'"]),
+        ({"tags": {"AWS:team": "1"}}, ["tags key 'AWS:team'", "begin with aws: are AWS's"]),
+        ({"tags": {"dlaws:digest": "1"}}, ["tags key 'dlaws:digest'", "with dlaws: ours"]),
+        (
+            groups(*(InstanceGroup(name=f"{n}{'x' * 60}", instance_type="ml.c5.xlarge") for n in range(5))),
+            ["an argument of 319 characters", "shorter names"],
+        ),
         ({"extra_request": {"x": object()}}, ["must hold JSON only"]),
         ({"subnets": ("subnet 1",), "security_group_ids": ("sg-1",)}, ["must be an id such as subnet-0abc"]),
         (
@@ -156,6 +168,10 @@ def test_a_bad_value_is_named_with_what_is_allowed(change: dict[str, Any], words
         ({"name": "train", "uri": "s3://bucket/x", "kind": "Folder"}, "S3Prefix"),
         ({"name": "train", "uri": "s3://bucket/x", "input_mode": "Pipe"}, "FastFile"),
         ({"name": "train", "uri": "s3://bucket/x", "access": "rw"}, "for file systems"),
+        (
+            {"name": "train", "uri": "s3://bucket/x", "kind": "ManifestFile", "input_mode": "FastFile"},
+            "AWS streams prefixes only",
+        ),
         ({"name": "train", "uri": "fsx://data"}, "write fsx://fs-ID/MOUNTNAME/path"),
         ({"name": "train", "uri": "fsx://fs-0123456789abcdef0"}, "begins with the file system's mount name"),
         ({"name": "train", "uri": "efs://fs-01234567/../x"}, r"without '\.\.'"),
@@ -227,6 +243,16 @@ def test_a_framework_becomes_an_image_in_the_region_of_the_job() -> None:
 def test_waiting_for_capacity_counts_in_the_longest_time() -> None:
     spec = TrainingSpec(**{**GOOD, "instance_type": "ml.g5.xlarge", "max_runtime_s": 600, "max_pending_s": 3600})
     assert spec.longest_s == 4200
+
+
+def test_a_job_that_is_queued_for_a_training_plan_may_wait_until_the_plan_begins() -> None:
+    planned = CapacityPreference(instance_type="ml.p4d.24xlarge", training_plan_arn=PLAN)
+    for fields in (
+        {"instance_type": "ml.p4d.24xlarge", "training_plan_arn": PLAN, "max_pending_s": 3600},
+        {"instance_type": None, "capacity_preferences": (planned,)},
+    ):
+        spec = TrainingSpec(**{**GOOD, "max_runtime_s": 600, **fields})
+        assert spec.longest_s == 600 + 28 * 24 * 3600
 
 
 def test_a_channel_named_twice_is_refused() -> None:

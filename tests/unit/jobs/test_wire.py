@@ -82,7 +82,7 @@ def test_what_crosses_a_process_boundary_comes_back_the_same(value: Any) -> None
 
 def test_a_specification_comes_back_the_same() -> None:
     spec = TrainingSpec(
-        image="image",
+        image="123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
         source="s3://bucket/code",
         entry_point="train.py",
         output_s3_uri="s3://bucket/models",

@@ -21,7 +21,7 @@ from airflow_dlaws.storage import S3Uri
 
 CODE = S3Uri("bucket", "models/code/0123/")
 SPEC = TrainingSpec(
-    image="image:1",
+    image="123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
     source="/code",
     entry_point="train.py",
     output_s3_uri="s3://bucket/models",
@@ -79,6 +79,13 @@ def test_channels_are_put_together_by_name() -> None:
             "ExperimentConfig.ExperimentNames is no member of ExperimentConfig; did you mean ExperimentName",
         ),
         ({"ExperimentConfig": {"ExperimentName": 3}}, "ExperimentConfig.ExperimentName=3 must be a string"),
+        ({"ExperimentConfig": {"ExperimentName": "x" * 121}}, "x' must have 1 to 120 characters"),
+        ({"ExperimentConfig": {"ExperimentName": "my flights"}}, "ExperimentName='my flights' must match"),
+        ({"ProfilerConfig": {"ProfilingParameters": {f"p{n}": "" for n in range(21)}}}, "21 entries, at most 20"),
+        (
+            {"ResourceConfig": {"InstancePlacementConfig": {"PlacementSpecifications": [{"InstanceCount": -1}]}}},
+            r"PlacementSpecifications\[0\].InstanceCount=-1 must be at least 0",
+        ),
         (
             {"InputDataConfig": [{"ChannelName": "x", "CompressionType": "Zip"}]},
             r"InputDataConfig\[0\].CompressionType='Zip' is none of its values; there are Gzip, None",

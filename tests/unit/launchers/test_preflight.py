@@ -13,7 +13,7 @@ from airflow_dlaws.launchers.preflight import check_instance_type, check_locatio
 
 def spec(*channels: Channel, **changes: Any) -> TrainingSpec:
     fields: dict[str, Any] = {
-        "image": "image",
+        "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
         "source": "/code",
         "entry_point": "train.py",
         "output_s3_uri": "s3://bucket/models",
@@ -64,6 +64,13 @@ def test_a_prefix_with_only_a_folder_marker_is_empty(aws: Any) -> None:
     aws("s3").put_object(Bucket="bucket", Key="marked/", Body=b"")
     with pytest.raises(SpecificationError, match="has no objects"):
         check_locations(aws("s3"), spec(Channel(name="train", uri="s3://bucket/marked/")))
+
+
+def test_data_behind_the_markers_of_folders_in_folders_are_found(aws: Any) -> None:
+    for key in ("months/", "months/2026/", "months/2026/11/"):
+        aws("s3").put_object(Bucket="bucket", Key=key, Body=b"")
+    aws("s3").put_object(Bucket="bucket", Key="months/2026/11/rows.csv", Body=b"1")
+    check_locations(aws("s3"), spec(Channel(name="train", uri="s3://bucket/months/")))
 
 
 def test_an_unknown_instance_type_is_refused_with_close_names(aws: Any) -> None:

@@ -30,7 +30,7 @@ from airflow_dlaws.storage import S3Uri
 
 CODE = S3Uri("bucket", "models/code/0123/")
 SPEC = TrainingSpec(
-    image="image:1",
+    image="123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
     source="/code",
     entry_point="train.py",
     output_s3_uri="s3://bucket/models",
@@ -252,6 +252,19 @@ def test_what_the_service_has_chosen_is_read() -> None:
     assert (job_status(answer).instance_type, job_status(answer).instance_count) == ("ml.p4d.24xlarge", 2)
 
 
+@pytest.mark.parametrize("told", ["s3://bucket/models/n/output/model", "s3://bucket/models/n/output/model/"])
+def test_a_model_stored_file_by_file_is_a_prefix_however_aws_tells_it(told: str) -> None:
+    answer = {
+        "TrainingJobName": "n",
+        "TrainingJobStatus": "Completed",
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/models/", "CompressionType": "NONE"},
+        "ModelArtifacts": {"S3ModelArtifacts": told},
+    }
+    status = job_status(answer)
+    assert status.artifact_uri == "s3://bucket/models/n/output/model/"
+    assert status.output_uri == "s3://bucket/models/n/output/"
+
+
 def test_the_container_starts_the_entry_program_with_the_processes_of_a_host() -> None:
     algorithm = request()["AlgorithmSpecification"]
     assert algorithm["ContainerEntrypoint"] == ["python3", "/opt/ml/input/data/code/dlaws_entry.py"]
@@ -275,7 +288,9 @@ def test_the_digest_counts_what_the_job_does_and_nothing_else() -> None:
 
 
 def test_tags_find_the_job_and_hold_only_what_aws_allows() -> None:
-    tags = {tag["Key"]: tag["Value"] for tag in job_tags(SPEC.tags, IDENTITY, "d", 2)}
+    own = {"note": "two\nlines\tand a\u00a0space"}
+    tags = {tag["Key"]: tag["Value"] for tag in job_tags(own, IDENTITY, "d", 2)}
+    assert tags["note"] == "two_lines_and a\u00a0space"
     assert tags["dlaws:dag"] == "retrain"
     assert tags["dlaws:run"] == "manual__2026-11-23T00:00:00+00:00"
     assert tags["dlaws:task"] == "train_ü__"

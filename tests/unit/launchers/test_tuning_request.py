@@ -23,7 +23,7 @@ from airflow_dlaws.sweeps.tuner import Strategy, TunerSpec, typed
 
 CODE = S3Uri("bucket", "models/code/0123/")
 TRAINING = TrainingSpec(
-    image="image:1",
+    image="123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
     source="/code",
     entry_point="train.py",
     output_s3_uri="s3://bucket/models",

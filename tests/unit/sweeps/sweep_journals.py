@@ -18,7 +18,7 @@ SPACE = parse_space(
     {"lr": {"low": 1e-4, "high": 0.3, "log": True}, "layers": {"low": 1, "high": 3, "integer": True}, "act": ["a", "b"]}
 )
 TRAINING = TrainingSpec(
-    image="image:1",
+    image="123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
     source="code",
     entry_point="train.py",
     output_s3_uri="s3://bucket/models",

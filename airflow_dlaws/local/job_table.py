@@ -66,7 +66,7 @@ class JobTable(Generic[JobT]):
                     f"{self._noun} with this name already exists ({job.arn})"
                 )
             place.jobs[job.name] = job
-        self._context.tags.create(job.arn, request.get("Tags"))
+            self._context.tags.create(job.arn, request.get("Tags"))
         thread = threading.Thread(target=perform, name=f"{self._noun} {job.name}", daemon=True)
         with self._lock:
             self._threads = [other for other in self._threads if other.is_alive()] + [thread]

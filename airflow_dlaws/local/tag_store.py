@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from airflow_dlaws.local.errors import validation_error
 
 #: https://docs.aws.amazon.com/general/latest/gr/aws_tagging.html
 TAG_LIMIT = 50
+
+
+def check_tags(tags: Sequence[Mapping[str, str]]) -> None:
+    """Refuse tags that AWS refuses beyond its service model. The codes are sure, the texts are assumed.
+
+    :raises ServiceError: ValidationException.
+    """
+    keys = [tag["Key"] for tag in tags]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise validation_error(f"Duplicate tag keys found: {twice}.")
+    if system := [key for key in keys if key.lower().startswith("aws:")]:
+        raise validation_error(f"Tag keys that begin with aws: are reserved for AWS: {system}.")
 
 
 class TagStore:

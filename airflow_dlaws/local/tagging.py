@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_dlaws.local.context import Handler, LocalContext, RequestContext
 from airflow_dlaws.local.errors import limit_exceeded, validation_error
-from airflow_dlaws.local.tag_store import TAG_LIMIT
+from airflow_dlaws.local.tag_store import TAG_LIMIT, check_tags
 
 
 class Tagging:
@@ -28,6 +28,7 @@ class Tagging:
 
     def _add(self, parameters: dict[str, Any], request: RequestContext) -> dict[str, Any]:
         arn = self._existing(parameters)
+        check_tags(parameters["Tags"])
         count = self._tags.add(arn, parameters["Tags"])
         if count > TAG_LIMIT:
             raise limit_exceeded(f"{arn} would have {count} tags; a resource has at most {TAG_LIMIT}.")

@@ -16,9 +16,11 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from airflow_dlaws.errors import SpecificationError
+from airflow_dlaws.jobs.images import is_private_ecr
 from airflow_dlaws.local import file_systems, training_hosts
 from airflow_dlaws.local.errors import unsupported, validation_error
 from airflow_dlaws.local.isolation import OPT_ML
+from airflow_dlaws.local.tag_store import check_tags
 from airflow_dlaws.storage import S3Uri
 
 #: 28 days, the service quota for the run time of a training job.
@@ -40,13 +42,14 @@ def check(request: Mapping[str, Any], s3: Any, region: str, folders: Mapping[str
     :param folders: those that stand for file systems, by id.
     :raises ServiceError: ValidationException.
     """
+    check_tags(request.get("Tags", []))
     _check_supported(request)
     _check_algorithm(request)
     training_hosts.check(request)
     _check_stopping(request)
     _check_checkpoints(request)
     for channel in request.get("InputDataConfig", []):
-        _check_channel(channel)
+        _check_channel(channel, request["AlgorithmSpecification"]["TrainingInputMode"])
     _check_channel_names(request)
     file_systems.check(request, folders)
     _check_buckets(request, s3, region)
@@ -90,6 +93,19 @@ def _check_algorithm(request: Mapping[str, Any]) -> None:
             raise validation_error(
                 f"Metric {definition['Name']!r}: {definition['Regex']!r} is no regular expression: {error}."
             ) from error
+    _check_registry(request, algorithm)
+
+
+def _check_registry(request: Mapping[str, Any], algorithm: Mapping[str, Any]) -> None:
+    in_vpc = algorithm.get("TrainingImageConfig", {}).get("TrainingRepositoryAccessMode") == "Vpc"
+    if not is_private_ecr(algorithm["TrainingImage"]) and not in_vpc:
+        raise validation_error(
+            "TrainingImageConfig with TrainingRepositoryAccessMode set to VPC must be provided when using a training "
+            "image from a private Docker registry. Please provide TrainingImageConfig and TrainingRepositoryAccessMode "
+            "set to VPC when using a training image from a private Docker registry."
+        )
+    if in_vpc and "VpcConfig" not in request:
+        raise validation_error("VpcConfig must be provided with TrainingRepositoryAccessMode set to VPC.")
 
 
 def _check_stopping(request: Mapping[str, Any]) -> None:
@@ -115,13 +131,17 @@ def _check_checkpoints(request: Mapping[str, Any]) -> None:
         raise unsupported(f"the checkpoint path {path!r}; it must lie under {OPT_ML}/")
 
 
-def _check_channel(channel: Mapping[str, Any]) -> None:
+def _check_channel(channel: Mapping[str, Any], default_mode: str) -> None:
     name, source = channel["ChannelName"], channel["DataSource"]
+    if len(source) != 1:
+        raise validation_error(f"Channel {name!r} must have exactly one data source, not {sorted(source)}.")
     if "S3DataSource" not in source and "FileSystemDataSource" not in source:
         raise unsupported(f"{sorted(source)} as the source of channel {name!r}; use S3DataSource")
     data = source.get("S3DataSource", {"S3DataType": "S3Prefix", "S3Uri": "s3://none"})
     if data["S3DataType"] not in {"S3Prefix", "ManifestFile"}:
         raise unsupported(f"S3DataType {data['S3DataType']} (channel {name!r}); use S3Prefix or ManifestFile")
+    if data["S3DataType"] == "ManifestFile" and channel.get("InputMode", default_mode) == "FastFile":
+        raise validation_error(f"FastFile mode supports S3Prefix only (channel {name!r}).")
     for member in _UNSUPPORTED_SOURCES:
         if member in data:
             raise unsupported(f"S3DataSource.{member} (channel {name!r})")

@@ -214,7 +214,7 @@ def test_an_unregistered_image_fails_the_job_and_says_how_to_register(trainer: T
 
 def test_a_program_that_is_not_in_the_image_fails_the_job(trainer: Trainer) -> None:
     request = trainer.request()
-    request["AlgorithmSpecification"]["TrainingImage"] = "registry/serve-test:1"
+    request["AlgorithmSpecification"]["TrainingImage"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serve-test:1"
     del request["AlgorithmSpecification"]["ContainerEntrypoint"]  # so it is `train`, which that image has not
     trainer.sagemaker.create_training_job(**request)
     reason = trainer.wait(request["TrainingJobName"])["FailureReason"]

@@ -42,6 +42,31 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"InputDataConfig": [channel("a", BUCKET), channel("a", BUCKET)]}, "Channel names must be unique; \\['a'\\]"),
     ({"InputDataConfig": [channel("a", BUCKET) | {"InputMode": "Pipe"}]}, "does not support InputMode Pipe"),
     ({"InputDataConfig": [channel("a", BUCKET, S3DataType="AugmentedManifestFile")]}, "use S3Prefix or ManifestFile"),
+    (
+        {"InputDataConfig": [channel("a", BUCKET, S3DataType="ManifestFile") | {"InputMode": "FastFile"}]},
+        "FastFile mode supports S3Prefix only",
+    ),
+    (
+        {
+            "InputDataConfig": [
+                {
+                    "ChannelName": "a",
+                    "DataSource": {
+                        "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": BUCKET},
+                        "FileSystemDataSource": {
+                            "FileSystemId": "fs-01234567",
+                            "FileSystemAccessMode": "ro",
+                            "FileSystemType": "EFS",
+                            "DirectoryPath": "/x",
+                        },
+                    },
+                }
+            ]
+        },
+        "exactly one data source",
+    ),
+    ({"Tags": [{"Key": "a", "Value": "1"}, {"Key": "a", "Value": "2"}]}, "Duplicate tag keys"),
+    ({"Tags": [{"Key": "aws:team", "Value": "1"}]}, "reserved for AWS"),
     ({"DebugHookConfig": {"S3OutputPath": BUCKET}}, "does not support DebugHookConfig"),
     ({"ProfilerConfig": {"S3OutputPath": BUCKET}}, "does not support ProfilerConfig"),
 ]
@@ -79,6 +104,18 @@ def _with_bucket(value: Any, bucket: str) -> Any:
         (
             {"TrainingInputMode": "File", "TrainingImage": "i", "MetricDefinitions": [{"Name": "m", "Regex": "("}]},
             "Metric 'm': '\\(' is no regular expression",
+        ),
+        (
+            {"TrainingInputMode": "File", "TrainingImage": "public.ecr.aws/deep-learning-containers/pytorch:2.12"},
+            "TrainingImageConfig with TrainingRepositoryAccessMode set to VPC must be provided",
+        ),
+        (
+            {
+                "TrainingInputMode": "File",
+                "TrainingImage": "ghcr.io/team/torch:1",
+                "TrainingImageConfig": {"TrainingRepositoryAccessMode": "Vpc"},
+            },
+            "VpcConfig must be provided",
         ),
     ],
 )

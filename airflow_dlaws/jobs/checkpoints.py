@@ -32,7 +32,7 @@ _WHAT_IS_TRAINED = (
 def with_own_checkpoints(spec: TrainingSpec, identity: TaskIdentity, code: str) -> TrainingSpec:
     """Return the specification with the task's own folder in place of the root of all checkpoints, if it has any.
 
-    :param code: where the code lies, under its digest.
+    :param code: digest of the user's code: an upgrade of this package, whose program starts it, trains the same model.
     """
     if spec.checkpoint_s3_uri is None:
         return spec

@@ -28,6 +28,10 @@ _SKIPPED = frozenset(
 class SourceBundle(Protocol):
     """The code of a job, read and digested, not yet published."""
 
+    @property
+    def digest(self) -> str:
+        """Of the user's code alone, without the entry program, which changes with this package."""
+
     def location(self, destination: S3Uri) -> S3Uri:
         """Return the prefix where this code lies once it is published."""
 
@@ -88,9 +92,16 @@ class _Code:
         """Return this code and another together."""
         return _Code({**self.files, **other.files}, {**self.objects, **other.objects})
 
+    @property
+    def digest(self) -> str:
+        return _digest(self._content)
+
+    @property
+    def _content(self) -> dict[str, bytes]:
+        return {**{name: row.etag.encode() for name, row in self.objects.items()}, **self.files}
+
     def location(self, destination: S3Uri) -> S3Uri:
-        listing = {name: row.etag.encode() for name, row in self.objects.items()}
-        return destination / f"{_digest({**listing, **self.files, ENTRY_PROGRAM: entry_program()})}/"
+        return destination / f"{_digest({**self._content, ENTRY_PROGRAM: entry_program()})}/"
 
     def publish(self, s3: Any, destination: S3Uri) -> None:
         prefix, store = self.location(destination), ObjectStore(s3)

@@ -37,7 +37,7 @@ IDENTITIES = st.builds(
 )
 
 
-def folder(spec: TrainingSpec = SPEC, identity: TaskIdentity = IDENTITY, code: str = "s3://bucket/code/1") -> str:
+def folder(spec: TrainingSpec = SPEC, identity: TaskIdentity = IDENTITY, code: str = "0123") -> str:
     found = with_own_checkpoints(spec, identity, code).checkpoint_s3_uri
     assert found is not None
     return found
@@ -82,7 +82,7 @@ def test_another_training_begins_at_zero(changes: dict[str, Any]) -> None:
 
 
 def test_edited_code_begins_at_zero() -> None:
-    assert folder(code="s3://bucket/code/2") != folder()
+    assert folder(code="4567") != folder()
 
 
 def test_a_cleared_task_begins_at_zero_unless_it_is_to_go_on() -> None:
@@ -94,7 +94,7 @@ def test_a_cleared_task_begins_at_zero_unless_it_is_to_go_on() -> None:
 
 def test_a_job_without_checkpoints_has_no_folder() -> None:
     spec = dataclasses.replace(SPEC, checkpoint_s3_uri=None)
-    assert with_own_checkpoints(spec, IDENTITY, "s3://bucket/code/1") is spec
+    assert with_own_checkpoints(spec, IDENTITY, "0123") is spec
 
 
 def test_going_on_from_nowhere_is_refused() -> None:

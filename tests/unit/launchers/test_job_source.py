@@ -50,6 +50,19 @@ def test_the_same_code_has_the_same_location_and_other_code_another(aws: Any, fo
     assert location() != first
 
 
+def test_an_upgrade_of_this_package_moves_the_code_and_leaves_its_checkpoints_where_they_are(
+    aws: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code() -> job_source.SourceBundle:
+        return read_source(aws("s3"), source=str(folder), entry_point="train.py")
+
+    before, place = code().digest, code().location(DESTINATION)
+    monkeypatch.setattr(job_source, "entry_program", lambda: b"print('newer')")
+    assert (code().digest, code().location(DESTINATION) == place) == (before, False)
+    (folder / "train.py").write_text("import model.net  # another")
+    assert code().digest != before
+
+
 def test_code_published_before_is_not_uploaded_again(aws: Any, folder: Path) -> None:
     bundle = read_source(aws("s3"), source=str(folder), entry_point="train.py")
     bundle.publish(aws("s3"), DESTINATION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SECONDS_PER_HOUR = 3600
@@ -39,3 +40,14 @@ def estimate(price: Price, *, billable_seconds: int, instances: int, instance_ty
         f"({price.source}); without volumes, storage and transfer"
     )
     return round(cost, 6), basis
+
+
+def together(estimates: Sequence[tuple[float | None, str]]) -> tuple[float | None, str]:
+    """Return the cost of hosts of several types, each estimated by itself, and the arithmetic behind it.
+
+    None, and why, where one of them is not known.
+    """
+    for cost, basis in estimates:
+        if cost is None:
+            return None, basis
+    return round(sum(cost or 0.0 for cost, _ in estimates), 6), " plus ".join(basis for _, basis in estimates)

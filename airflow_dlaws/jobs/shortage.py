@@ -7,7 +7,7 @@ from dataclasses import dataclass
 #: Instances come back within minutes, or only after hours: ask often at first, then rarely. Seconds.
 FIRST_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 1800.0
-#: With these pauses a task asks about 50 times a day, which is as many jobs as one task may start before it is cleared.
+#: With these pauses a task asks about 50 times a day; `launchers/sagemaker_jobs.py` says how many jobs it may start.
 LONGEST_WAIT_S = 24 * 3600
 
 

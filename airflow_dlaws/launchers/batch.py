@@ -108,6 +108,7 @@ class BatchLauncher(SageMakerJobs):
     kind = SERVICE_JOB
     #: Batch describes one job a call.
     portion = 1
+    stops_with = ("batch", "s3")
 
     def __init__(self, client: Callable[[str], Any], queue: BatchQueue | None = None) -> None:
         super().__init__(client)
@@ -121,7 +122,7 @@ class BatchLauncher(SageMakerJobs):
             )
         training, tasks = SageMakerLauncher(self._client), BatchLauncher(self._client, spec.job_queue)
         code = training.code_of(spec)
-        spec = with_own_checkpoints(spec, identity, str(code.location))
+        spec = with_own_checkpoints(spec, identity, code.bundle.digest)
         order = JobOrder(
             # The queue is part of what was asked for: in another queue, nobody would look for the job.
             request={_QUEUE: to_json(spec.job_queue), **training_request(spec, code.location)},

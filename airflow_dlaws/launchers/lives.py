@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from airflow_dlaws.errors import DlawsError, ServiceRefused
@@ -55,13 +56,19 @@ class TaskLives:
         self._store, self._engine, self._now = store, engine, (identity.clear_marker, digest)
         self._uri = root / "tasks" / f"{identity.task_key}.json"
 
+    @cached_property
+    def last(self) -> LifeNote | None:
+        """What was noted before this try asked for anything; None where nothing was."""
+        with service_errors(f"read {self._uri}"):
+            return from_json(LifeNote, self._store.read_json(self._uri)) if self._store.exists(self._uri) else None
+
     def former(self) -> LifeNote | None:
         """Return the job that the task started last, if that was in another life or for another specification."""
-        with service_errors(f"read {self._uri}"):
-            if not self._store.exists(self._uri):
-                return None
-            note = from_json(LifeNote, self._store.read_json(self._uri))
-        return note if (note.clear_marker, note.digest) != self._now else None
+        return self.last if self.last and (self.last.clear_marker, self.last.digest) != self._now else None
+
+    def present_job(self) -> str | None:
+        """Return the job that this life has asked for last; those it asked for before are of no more use to it."""
+        return self.last.job_name if self.last and self.former() is None else None
 
     def note(self, job_name: str) -> None:
         """Remember the job that is about to be created."""
@@ -76,14 +83,23 @@ class TaskLives:
         :param own: the launcher of this task's engine; `client` is for those of others.
         """
         note = self.former()
-        if note is None:
-            return
-        if note.engine in ("", self._engine):
-            stopped = own.stop_noted(note.job_name, until_ended=until_ended)
-        else:
-            stopped = _stop_elsewhere(note, client, until_ended=until_ended)
-        if stopped:
+        if note is not None and self._stop(note, own, client, until_ended=until_ended):
             log.warning("stopped job %s, which this task had started before it was cleared or changed", note.job_name)
+
+    def stop_last(self, own: StopsNoted, client: Callable[[str], Any]) -> str | None:
+        """Stop what the present life of the task has started last, whatever it was asked for, should it still run.
+
+        Return what was noted of it, if it did run; see `stop_former` for the parameters.
+        """
+        note = self.last
+        if note is None or note.clear_marker != self._now[0]:
+            return None
+        return note.job_name if self._stop(note, own, client, until_ended=False) else None
+
+    def _stop(self, note: LifeNote, own: StopsNoted, client: Callable[[str], Any], *, until_ended: bool) -> bool:
+        if note.engine in ("", self._engine):
+            return own.stop_noted(note.job_name, until_ended=until_ended)
+        return _stop_elsewhere(note, client, until_ended=until_ended)
 
 
 def _stop_elsewhere(note: LifeNote, client: Callable[[str], Any], *, until_ended: bool) -> bool:

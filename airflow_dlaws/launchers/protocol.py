@@ -154,6 +154,35 @@ class Held(Protocol):
         """Return the `holder` of the last submission that found the job; empty where nothing is noted."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskedJob:
+    """A job that there may be: its engine has been asked for it, or has said that its name is taken.
+
+    :param holder: mark of this try on the job, if this try has created it; see `Submission`.
+    """
+
+    reference: JobReference
+    holder: str = ""
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """An engine that tells, while `submit` is under way or has failed, which job may run because of it."""
+
+    asked_for: AskedJob | None
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """An engine that notes in S3 which jobs a task has started."""
+
+    def stop_last(self, root: str, identity: TaskIdentity) -> str | None:
+        """Stop the job that this life of the task has started last, should it still run; return its name if it did.
+
+        :param root: where the task's jobs put their output.
+        """
+
+
 @runtime_checkable
 class Traceable(Protocol):
     """An engine that tells afterwards what a job was made from."""

@@ -58,7 +58,7 @@ class SageMakerLauncher(ListedJobs):
     def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Start the task's job, or adopt the one an earlier try has started; see the protocol for what it raises."""
         code = self.code_of(spec)
-        spec = with_own_checkpoints(spec, identity, str(code.location))
+        spec = with_own_checkpoints(spec, identity, code.bundle.digest)
         order = JobOrder(
             request=training_request(spec, code.location),
             identity=identity,

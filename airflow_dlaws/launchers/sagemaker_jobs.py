@@ -15,7 +15,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_dlaws.errors import IdentityConflict, JobFailed, NoSuchJob, ServiceUnavailable
+from airflow_dlaws.errors import IdentityConflict, JobFailed, NoCapacity, NoSuchJob, ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.identity import NAME_LIMIT, TaskIdentity, digest_of
 from airflow_dlaws.jobs.outcome import Reuse, decide_reuse
 from airflow_dlaws.jobs.phase import JobPhase
@@ -24,14 +24,17 @@ from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_e
 from airflow_dlaws.launchers.job_log import read_log, read_tail
 from airflow_dlaws.launchers.job_tags import DIGEST_TAG, HOLDER_TAG, job_tags
 from airflow_dlaws.launchers.lives import TaskLives
-from airflow_dlaws.launchers.protocol import LogCursor, LogPage, describe_each
+from airflow_dlaws.launchers.protocol import AskedJob, LogCursor, LogPage, describe_each
 from airflow_dlaws.storage import ObjectStore, S3Uri
 
-#: Jobs one task may start before it is cleared (after capacity failures and kills); far above any sane `retries`.
-ATTEMPT_LIMIT = 50
+#: Jobs one task may start before it is cleared: a day of asking for instances (`jobs/shortage.py`), with four retries.
+ATTEMPT_LIMIT = 300
 #: Two minutes from SIGTERM to SIGKILL, then checkpoints and the model are uploaded.
 STOP_LIMIT_S = 600
 STOP_LOOK_S = 2.0
+#: AWS names no figure; a job that somebody else has made by hand is refused that much later.
+TAGS_WITHIN_S = 10.0
+TAGS_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +98,13 @@ class SageMakerJobs:
     """
 
     kind: JobKind
+    #: The clients that `stop` and `holder` need.
+    stops_with: tuple[str, ...] = ("sagemaker",)
 
     def __init__(self, client: Callable[[str], Any]) -> None:
         self._client = client
+        #: See the protocol `Asking`.
+        self.asked_for: AskedJob | None = None
 
     @property
     def region(self) -> str:
@@ -158,7 +165,8 @@ class SageMakerJobs:
             try:
                 self._call("stop", reference.name)
             except ClientError as error:
-                if error_code(error) == "ValidationException" and "is in status" in error_text(error):
+                refused = error_code(error) == "ValidationException"
+                if refused and any(words in error_text(error) for words in ("is in status", *self.kind.missing)):
                     return False
                 raise
         return True
@@ -180,14 +188,13 @@ class SageMakerJobs:
         :raises IdentityConflict: the name is taken by a job made from something else.
         :raises JobFailed: an earlier try's job failed through its own fault, or too many were started.
         """
-        store = ObjectStore(self._client("s3"))
-        lives = TaskLives(store, order.root, order.identity, order.digest, self.kind.engine)
+        lives = self._lives(order.root, order.identity, order.digest)
         if stop_former:
             lives.stop_former(self, self._client, until_ended=order.keeps_checkpoints)
-        for attempt, name in self._names(order):
+        for attempt, name in self._names_from(order, lives.present_job()):
             lives.note(self.noted(name))
             holder = uuid.uuid4().hex
-            if arn := self._create(name, order, attempt, holder):
+            if arn := self._ask_for(name, order, attempt, holder):
                 return Submission(
                     reference=self.reference(name, arn),
                     status=JobStatus(phase=JobPhase.PENDING, created_at=datetime.now(UTC)),
@@ -195,7 +202,7 @@ class SageMakerJobs:
                     attempt=attempt,
                     holder=holder,
                 )
-            if found := self._adopt(name, order.digest, attempt):
+            if found := self._take_up(name, order, attempt):
                 return found
             if order.keeps_checkpoints:
                 self._wait_until_ended(name)
@@ -203,7 +210,9 @@ class SageMakerJobs:
 
     def find(self, order: JobOrder) -> Submission | None:
         """Return the task's job if an earlier try has started one; start none."""
-        for attempt, name in self._names(order):
+        for attempt, name in self._names_from(
+            order, self._lives(order.root, order.identity, order.digest).present_job()
+        ):
             if not self._exists(name):
                 return None
             if found := self._adopt(name, order.digest, attempt):
@@ -211,8 +220,12 @@ class SageMakerJobs:
         return None
 
     def holder(self, reference: JobReference) -> str:
-        """See the protocol `Held`."""
-        return self._tags(reference.name, reference.arn).get(HOLDER_TAG, "")
+        """See the protocol `Held`; nobody holds a job that is not there, or not yet."""
+        try:
+            arn = reference.arn or str(self.description(reference.name)[self.kind.arn_field])
+        except NoSuchJob:
+            return ""
+        return self._tags(reference.name, arn).get(HOLDER_TAG, "")
 
     def reference(self, name: str, arn: str) -> JobReference:
         """Return the reference of a job of this kind."""
@@ -224,6 +237,18 @@ class SageMakerJobs:
         attempts = range(1, ATTEMPT_LIMIT + 1)
         return [(attempt, name(order.digest, limit=limit, attempt=attempt)) for attempt in attempts]
 
+    def _lives(self, root: S3Uri, identity: TaskIdentity, digest: str) -> TaskLives:
+        return TaskLives(ObjectStore(self._client("s3")), root, identity, digest, self.kind.engine)
+
+    def _names_from(self, order: JobOrder, noted: str | None) -> list[tuple[int, str]]:
+        """Return the names from the last one noted on: earlier tries have found those before to be of no use.
+
+        Jobs of those names may have been deleted since, and asking for one again would start a second job.
+        """
+        names = self._names(order)
+        known = [index for index, (_, name) in enumerate(names) if self.noted(name) == noted]
+        return names[known[0] :] if known else names
+
     def noted(self, name: str) -> str:
         """Return how a job that is about to be created is noted, so that a later life of the task can stop it."""
         return name
@@ -234,6 +259,10 @@ class SageMakerJobs:
         :param until_ended: and wait until it has ended.
         """
         return self._exists(note) and self.stop_named(note, until_ended=until_ended)
+
+    def stop_last(self, root: str, identity: TaskIdentity) -> str | None:
+        """See the protocol `Noting`."""
+        return self._lives(S3Uri.parse(root), identity, digest="").stop_last(self, self._client)
 
     def stop_named(self, name: str, *, until_ended: bool) -> bool:
         """Stop the job of that name; see `stop_noted`."""
@@ -255,6 +284,32 @@ class SageMakerJobs:
                     "may still write checkpoints: a retry of the task looks again"
                 )
             time.sleep(STOP_LOOK_S)
+
+    def _ask_for(self, name: str, order: JobOrder, attempt: int, holder: str) -> str | None:
+        """Create the job, and remember meanwhile that there may be one: the answer may be lost on its way."""
+        self.asked_for = AskedJob(reference=self.reference(name, arn=""), holder=holder)
+        try:
+            return self._create(name, order, attempt, holder)
+        except (ServiceRefused, NoCapacity):
+            self.asked_for = None
+            raise
+
+    def _take_up(self, name: str, order: JobOrder, attempt: int) -> Submission | None:
+        """Adopt the job of that name, if there is any use in it; it is this task's, whoever of its tries created it.
+
+        :raises ServiceUnavailable: what has just been created cannot be seen yet.
+        """
+        self.asked_for = AskedJob(reference=self.reference(name, arn=""))
+        try:
+            found = self._adopt(name, order.digest, attempt)
+        except NoSuchJob as error:
+            raise ServiceUnavailable(f"{error}; but the name is taken: a retry of the task looks again") from error
+        except (IdentityConflict, JobFailed):
+            self.asked_for = None  # it is not this task's, or has ended
+            raise
+        if found is None:
+            self.asked_for = None
+        return found
 
     def _create(self, name: str, order: JobOrder, attempt: int, holder: str) -> str | None:
         """Create the job and return its ARN, or None where the name is taken."""
@@ -303,7 +358,10 @@ class SageMakerJobs:
         return {tag["Key"]: tag["Value"] for tag in tags}
 
     def _check_digest(self, name: str, arn: str, digest: str) -> None:
-        found = self._digest(name, arn)
+        """Refuse a job made from something else. Tags may come into sight some seconds after the job they belong to."""
+        until = time.monotonic() + TAGS_WITHIN_S
+        while (found := self._digest(name, arn)) is None and time.monotonic() < until:
+            time.sleep(TAGS_LOOK_S)
         if found != digest:
             raise IdentityConflict(
                 f"the name {name} belongs to this task, but {self.kind.noun} {arn} was made from something else "

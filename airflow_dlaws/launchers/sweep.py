@@ -39,6 +39,9 @@ class SweepLauncher:
     :param client: gives the boto3 client of a service by name ("sagemaker", "s3", "logs").
     """
 
+    #: The clients that `stop` needs: it moves the sweep on.
+    stops_with = ("s3", "sagemaker", "logs")
+
     def __init__(self, client: Callable[[str], Any]) -> None:
         self._client = client
         self._jobs = SageMakerLauncher(client)

@@ -26,6 +26,7 @@ from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.transform import ENGINE, TransformLauncher
 from airflow_dlaws.operators.job import JobOperator, JobOutcome
 from airflow_dlaws.operators.training_fields import channel, integer
+from airflow_dlaws.storage import S3Uri
 
 _INTEGERS = (
     "instance_count", "max_payload_mb", "max_concurrent", "invocation_timeout_s", "invocation_retries", "max_runtime_s",
@@ -138,6 +139,11 @@ class BatchInferenceOperator(JobOperator):
         self.tags = tags
         self.kms_key_id = kms_key_id
         self._check_what_is_known()
+
+    @property
+    def noted_under(self) -> str:
+        """See `KeptJob`."""
+        return self.state_s3_uri or str(S3Uri.parse(self.output_s3_uri).parent)
 
     @cached_property
     def launcher(self) -> TransformLauncher:

@@ -6,18 +6,15 @@ waits for it in the triggerer or in the worker, and sees to it that no paid job 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any, NoReturn
 
-from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, TRIGGER_TIMED_OUT, AirflowFailException, Context
+from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, TRIGGER_TIMED_OUT, Context
 from airflow_dlaws.errors import DlawsError, JobFailed, NoCapacity, SpecificationError
-from airflow_dlaws.hooks.aws import AwsClients
-from airflow_dlaws.hooks.launcher import launcher_for
 from airflow_dlaws.jobs.failure import NO_CAPACITY
 from airflow_dlaws.jobs.outcome import failure_message, judge
 from airflow_dlaws.jobs.phase import JobPhase
@@ -27,7 +24,6 @@ from airflow_dlaws.jobs.shortage import LONGEST_WAIT_S, Shortage, next_try
 from airflow_dlaws.jobs.spec import JobSpec
 from airflow_dlaws.jobs.story import JobStory
 from airflow_dlaws.jobs.wire import from_json, to_json
-from airflow_dlaws.launchers.protocol import Held, Launcher
 from airflow_dlaws.launchers.watch import JobWatch
 from airflow_dlaws.links.aws import (
     ConsoleLink,
@@ -37,7 +33,8 @@ from airflow_dlaws.links.aws import (
     progress_url,
     sagemaker_console_url,
 )
-from airflow_dlaws.operators.base import DlawsOperator, airflow_errors, identity_of
+from airflow_dlaws.operators.base import airflow_errors, identity_of
+from airflow_dlaws.operators.kept_job import KeptJob
 from airflow_dlaws.triggers.job import JobEvent, JobEventKind, JobTrigger
 from airflow_dlaws.triggers.pause import PauseTrigger
 
@@ -61,7 +58,7 @@ class JobOutcome:
     attempt: int
 
 
-class JobOperator(DlawsOperator):
+class JobOperator(KeptJob):
     """Runs one job, which a retry adopts and a clear renews.
 
     :param deferrable: wait in the triggerer (no worker slot), or in the worker.
@@ -76,7 +73,6 @@ class JobOperator(DlawsOperator):
     """
 
     operator_extra_links = (ConsoleLink(), LogsLink(), ProgressLink())
-    engine = "sagemaker"
 
     def __init__(
         self,
@@ -91,14 +87,11 @@ class JobOperator(DlawsOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout
+        self.poll_interval = _checked_interval("poll_interval", poll_interval)
+        self.timeout = _checked_timeout(timeout)
         self.stop_on_kill = stop_on_kill
         self.capacity_wait = _checked_wait(capacity_wait)
         self.progress_interval = progress_interval
-        self._job: JobReference | None = None
-        self._holder = ""
-        self._killed = False
 
     def specification(self, context: Context) -> JobSpec:
         """Say what the job is. Called once the templates are rendered; may raise SpecificationError."""
@@ -107,11 +100,6 @@ class JobOperator(DlawsOperator):
     def result(self, context: Context, outcome: JobOutcome) -> Any:
         """Say what the task hands on: small, JSON. May raise, if what the job left behind is not what was asked for."""
         raise NotImplementedError
-
-    @cached_property
-    def launcher(self) -> Launcher[Any]:
-        """The engine that runs the job."""
-        return launcher_for(self.engine, self.aws)
 
     def execute(self, context: Context) -> Any:
         """Start or adopt the job, then wait for it."""
@@ -133,9 +121,13 @@ class JobOperator(DlawsOperator):
                 shortage = error
 
     def _run_once(self, context: Context) -> Any:
+        self._settled = False
         spec = self.specification(context)
-        submission = self.launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
-        self._job, self._holder = submission.reference, submission.holder
+        launcher = self.launcher
+        self._make_ready_for_kill()
+        self._submitting = True
+        submission = launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
+        self._keep(submission)
         self._announce(context, submission)
         if submission.status.terminal:
             return self._finish(context, submission, submission.status)
@@ -193,33 +185,6 @@ class JobOperator(DlawsOperator):
         kind = JobEventKind.DEADLINE if error == TRIGGER_TIMED_OUT else JobEventKind.LOST
         message = "\n".join([str(error), *(details.get("traceback") or [])])
         return self.resume(context, event=to_json(JobEvent(kind=kind, message=message)), submission=stored)
-
-    def on_kill(self) -> None:
-        """Stop the job because the task's process is being killed, unless a later try of the task has adopted it.
-
-        Airflow kills a process also where it has given the task to another one (the scheduler was gone for too long,
-        the worker was cut off): what the other one waits for must not be stopped.
-
-        Runs inside a signal handler, which may have interrupted a call of the usual clients: new ones hold no locks.
-        """
-        self._killed = True
-        if self._job is None or not self.stop_on_kill:
-            return
-        launcher = launcher_for(self.engine, AwsClients(self.connection))
-        if self._is_held_by_another(launcher, self._job):
-            self.log.info("The task was killed; a later try of it has adopted job %s, which runs on", self._job.name)
-            return
-        launcher.stop(self._job)
-        self.log.info("The task was killed: job %s is stopped", self._job.name)
-
-    def _is_held_by_another(self, launcher: Launcher[Any], job: JobReference) -> bool:
-        if not self._holder or not isinstance(launcher, Held):
-            return False
-        try:
-            return launcher.holder(job) not in ("", self._holder)
-        except DlawsError as error:
-            self.log.warning("Who looks after job %s cannot be told, so it is stopped: %s", job.name, error)
-            return False
 
     def _announce(self, context: Context, submission: Submission) -> None:
         reference = submission.reference
@@ -327,7 +292,7 @@ class JobOperator(DlawsOperator):
 
     def _finish(self, context: Context, submission: Submission, status: JobStatus) -> Any:
         """Return the result of a job that has ended well; fail, with its last words, for one that has not."""
-        self._job = None  # it has ended: there is nothing to stop any more
+        self._job, self._settled = None, True  # it has ended: there is nothing to stop any more
         verdict = judge(status)
         if verdict.kind in NO_CAPACITY:
             raise NoCapacity(self._failure(submission.reference, verdict.sentence))
@@ -351,29 +316,20 @@ class JobOperator(DlawsOperator):
         prefix = self.launcher.log_prefix(reference)
         return logs_console_url(reference.region, self.launcher.log_group, prefix)
 
-    @contextmanager
-    def _no_job_left_behind(self, context: Context) -> Iterator[None]:
-        """Stop the job where the task fails for the last time while it runs; a retry that is to come adopts it."""
-        try:
-            yield
-        except Exception as error:
-            if self._job is not None and _is_final(error, context):
-                self._stop_after(self._job, error)
-            raise
 
-    def _stop_after(self, reference: JobReference, error: Exception) -> None:
-        if not self.stop_on_kill:
-            self.log.warning("The task has failed; job %s runs on, as asked (stop_on_kill=False)", reference.name)
-            return
-        if self._is_held_by_another(self.launcher, reference):
-            self.log.warning("This try has failed; a later one has adopted job %s, which runs on", reference.name)
-            return
-        self.log.warning("The task has failed for the last time: stopping job %s", reference.name)
-        try:
-            self.launcher.stop(reference)
-        except DlawsError as trouble:
-            # The task's own error must not be lost; the job still ends at its max_runtime_s.
-            self.log.error("Job %s could not be stopped after %s: %s", reference.name, error, trouble)
+def _checked_interval(name: str, seconds: float) -> float:
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise SpecificationError(f"{name}={seconds} must be a number of seconds above 0: 30 is good for most jobs")
+    return seconds
+
+
+def _checked_timeout(timeout: timedelta | None) -> timedelta | None:
+    if timeout is not None and timeout <= timedelta(0):
+        raise SpecificationError(
+            f"timeout={timeout} would stop each job at once: give a longer time, or leave it out for the job's own "
+            "limit plus an hour"
+        )
+    return timeout
 
 
 def _checked_wait(wait: timedelta | None) -> timedelta | None:
@@ -383,9 +339,3 @@ def _checked_wait(wait: timedelta | None) -> timedelta | None:
             "leave it out to let Airflow's retries decide"
         )
     return wait
-
-
-def _is_final(error: Exception, context: Context) -> bool:
-    """Tell whether Airflow will not try this task again after `error`."""
-    permanent = error.permanent if isinstance(error, DlawsError) else isinstance(error, AirflowFailException)
-    return permanent or context["ti"].try_number > context["ti"].max_tries

@@ -11,9 +11,10 @@ from typing import Any
 from airflow_dlaws._compat import Context
 from airflow_dlaws.errors import JobFailed
 from airflow_dlaws.hooks.launcher import launcher_for
-from airflow_dlaws.jobs.cost import Price, estimate, spot_saving
+from airflow_dlaws.jobs.cost import Price, estimate, spot_saving, together
 from airflow_dlaws.jobs.images import warn_if_outdated
 from airflow_dlaws.jobs.limits import is_template
+from airflow_dlaws.jobs.machines import instance_types
 from airflow_dlaws.jobs.reference import JobReference, JobStatus, TrainingResult
 from airflow_dlaws.jobs.spec import (
     DEFAULT_MAX_RUNTIME_S,
@@ -195,7 +196,10 @@ class DistributedTrainingOperator(TrainingOptions):
         fields = {name: self._value(name) for name in (*FIELD_CHECKS, "channels") if name not in _FOLDERS}
         folders = tuple(self._located(folder) for folder in self.dependencies)
         spec = TrainingSpec(**fields, source=self._located(self.source), dependencies=folders)
-        return spec if spec.image else spec.in_region(self.aws.region)
+        if spec.image:
+            return spec
+        self._warn_if_outdated()
+        return spec.in_region(self.aws.region)
 
     def result(self, context: Context, outcome: JobOutcome) -> dict[str, Any]:
         """Return the TrainingResult as JSON.
@@ -231,28 +235,39 @@ class DistributedTrainingOperator(TrainingOptions):
 
     def _with_cost(self, result: TrainingResult, job: JobReference) -> TrainingResult:
         """Add what the job has cost; that the price is not known fails nothing."""
-        if (given := dollars("price_per_hour", self.price_per_hour)) is not None:
-            price = Price(usd_per_hour=given, source="price_per_hour")
-        elif result.instance_type.startswith("ml.") and "," not in result.instance_type:
-            pricing = self.aws.client("pricing")
-            price = training_price(pricing, region=job.region, instance_type=result.instance_type)
-        else:
-            why = f"no price list has {result.instance_type!r}; set price_per_hour to have it"
-            price = Price(usd_per_hour=None, source=why)
-        cost, basis = estimate(
-            price,
-            billable_seconds=result.billable_seconds,
-            instances=result.instance_count,
-            instance_type=result.instance_type,
-        )
+        groups = read("instance_groups", self.instance_groups)
+        hosts = {result.instance_type: result.instance_count}
+        if groups:
+            hosts = dict.fromkeys((group.instance_type for group in groups), 0)
+            for group in groups:
+                hosts[group.instance_type] += group.instance_count
+        estimates = [
+            estimate(
+                self._price(name, job.region),
+                billable_seconds=result.billable_seconds,
+                instances=count,
+                instance_type=name,
+            )
+            for name, count in hosts.items()
+        ]
+        cost, basis = together(estimates)
         return replace(result, cost_usd=cost, cost_basis=basis)
 
+    def _price(self, instance_type: str, region: str) -> Price:
+        if (given := dollars("price_per_hour", self.price_per_hour)) is not None:
+            return Price(usd_per_hour=given, source="price_per_hour")
+        if instance_type.startswith("ml.") and "," not in instance_type:
+            return training_price(self.aws.client("pricing"), region=region, instance_type=instance_type)
+        why = f"no price list has {instance_type!r}; set price_per_hour to have it"
+        return Price(usd_per_hour=None, source=why)
+
     def _machines(self, status: JobStatus) -> dict[str, Any]:
-        """Return the hosts that the job had: what AWS has chosen, where it had a choice."""
+        """Return the hosts that the job had: what AWS has chosen, where it had a choice and tells it."""
         groups = read("instance_groups", self.instance_groups)
-        types = [group.instance_type for group in groups] or [status.instance_type or str(self.instance_type)]
+        asked = instance_types(self.instance_type, groups, read("capacity_preferences", self.capacity_preferences))
+        chosen = () if groups or not status.instance_type else (status.instance_type,)
         count = sum(group.instance_count for group in groups) or status.instance_count or int(self.instance_count)
-        return {"instance_type": ",".join(dict.fromkeys(types)), "instance_count": count}
+        return {"instance_type": ",".join(chosen or asked), "instance_count": count}
 
     def _write_manifest(self, context: Context, job: JobReference, result: TrainingResult) -> None:
         """Leave the model's lineage beside it; `job` has trained it.
@@ -291,7 +306,11 @@ class DistributedTrainingOperator(TrainingOptions):
         if self.extra_request and not is_template(self.extra_request):
             check_extra(self.extra_request)
         if self.framework and not is_template([self.framework, self.framework_version]):
-            warn_if_outdated(self.framework, str(self.framework_version), datetime.now(UTC).date())
+            self._warn_if_outdated()
+
+    def _warn_if_outdated(self) -> None:
+        """Warn when the DAG is parsed, and in the task's log: a template may have named the version."""
+        warn_if_outdated(str(self.framework), str(self.framework_version), datetime.now(UTC).date())
 
     def _value(self, name: str) -> Any:
         """Return a field as TrainingSpec takes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -195,6 +196,54 @@ class TestSageMakerLauncher(SageMakerTraining, LauncherContract):
         second = launcher.submit(spec(), task)
         assert (second.adopted, second.attempt) == (False, 2)
         assert wait_for(launcher, second.reference, ended).phase is JobPhase.SUCCEEDED
+
+    def test_after_many_failed_jobs_the_next_try_asks_for_the_last_one_first(
+        self, spec: Specs, local_aws: LocalAws
+    ) -> None:
+        task, asked = any_task(), []
+        local_aws.order_fault(kind="capacity", target="CreateTrainingJob", times=3)
+        try:
+            for _ in range(3):
+                launcher = SageMakerLauncher(functools.cache(local_aws.client))
+                wait_for(launcher, launcher.submit(spec(), task).reference, ended)
+        finally:
+            local_aws.clear_faults()
+        clients = functools.cache(local_aws.client)
+        clients("sagemaker").meta.events.register("before-call.sagemaker", lambda model, **_: asked.append(model.name))
+        last = SageMakerLauncher(clients).submit(spec(), task)
+        assert (last.adopted, last.attempt) == (False, 4)
+        assert asked == ["CreateTrainingJob", "DescribeTrainingJob", "ListTags", "CreateTrainingJob"]
+        wait_for(SageMakerLauncher(clients), last.reference, ended)
+
+    def test_a_job_is_adopted_though_its_tags_come_into_sight_later(
+        self, launcher: Launcher[TrainingSpec], spec: Specs, local_aws: LocalAws
+    ) -> None:
+        task, sagemaker = any_task(), local_aws.client("sagemaker")
+        first = launcher.submit(spec("forever.py"), task)
+        tags = sagemaker.list_tags(ResourceArn=first.reference.arn)["Tags"]
+        sagemaker.delete_tags(ResourceArn=first.reference.arn, TagKeys=[tag["Key"] for tag in tags])
+        late = threading.Timer(1.5, lambda: sagemaker.add_tags(ResourceArn=first.reference.arn, Tags=tags))
+        late.start()
+        try:
+            assert launcher.submit(spec("forever.py"), task).reference == first.reference
+        finally:
+            late.join()
+            launcher.stop(first.reference)
+
+    def test_a_job_whose_name_is_taken_but_that_cannot_be_seen_yet_is_looked_for_again(
+        self, launcher: Launcher[TrainingSpec], spec: Specs, local_aws: LocalAws
+    ) -> None:
+        task = any_task()
+        first = launcher.submit(spec("forever.py"), task)
+        unseen = {"code": "ValidationException", "message": "Requested resource not found."}
+        local_aws.order_fault(kind="error", target="DescribeTrainingJob", times=1, **unseen)
+        try:
+            with pytest.raises(ServiceUnavailable, match="the name is taken"):
+                launcher.submit(spec("forever.py"), task)
+        finally:
+            local_aws.clear_faults()
+        assert launcher.submit(spec("forever.py"), task).reference == first.reference
+        launcher.stop(first.reference)
 
     def test_a_retry_adopts_the_running_job_even_if_its_data_has_gone(
         self, launcher: Launcher[TrainingSpec], spec: Specs, local_aws: LocalAws, bucket: str

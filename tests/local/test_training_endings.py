@@ -303,6 +303,7 @@ PRODUCTS = [
     product("ml.m5.xlarge", "Training", "2"),
     *[product("ml.c5.large", "Notebook", str(number)) for number in range(150)],
     product("ml.c5.large", "Training", "4"),
+    product("ml.c5.xlarge", "Training", "7.2"),
 ]
 
 
@@ -353,6 +354,10 @@ def test_the_cost_of_a_job_is_in_its_result(
         assert "AWS Price List, on demand, us-east-1" in result.cost_basis
         given = training.train(task=training.task(try_number=2, max_tries=3), price_per_hour="36")
         assert given.cost_usd == pytest.approx(given.billable_seconds * 36 / 3600)
+        types = ({"name": "a", "instance_type": "ml.m5.large"}, {"name": "b", "instance_type": "ml.c5.xlarge"})
+        mixed = training.train(task=training.task(try_number=3, max_tries=4), instance_type=None, instance_groups=types)
+        assert (mixed.instance_type, mixed.instance_count) == ("ml.m5.large,ml.c5.xlarge", 2)
+        assert mixed.cost_usd == pytest.approx(mixed.billable_seconds * (3.6 + 7.2) / 3600)
 
 
 def test_progress_is_told_in_the_log_and_as_an_xcom_while_a_worker_waits(

@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError, TaskDeferred
+from botocore.exceptions import ReadTimeoutError
 from training_task import Training, cancelled_after, event_of, trigger_of, wait_until
 
 from airflow_dlaws.jobs.reference import TrainingResult
@@ -271,6 +273,72 @@ def test_a_killed_try_leaves_the_job_to_the_later_try_that_has_adopted_it(traini
     assert "was killed" in str(errors[0])
     assert training.jobs() == ["InProgress"]
     training.sagemaker.stop_training_job(TrainingJobName=later.reference.name)
+
+
+@pytest.mark.parametrize("moment", ["before-call", "after-call"])
+def test_a_task_killed_while_its_job_is_being_created_leaves_none_running(training: Training, moment: str) -> None:
+    operator, killed = training.operator("forever.py"), []
+
+    def kill(**_: Any) -> None:
+        killed.append(moment)
+        operator.on_kill()  # as Airflow's signal handler does, in the middle of this call
+
+    operator.aws.client("sagemaker").meta.events.register(f"{moment}.sagemaker.CreateTrainingJob", kill)
+    with pytest.raises(AirflowException, match="was killed while it started job"):
+        operator.execute(training.task().context)
+    assert killed
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_killed_task_asks_airflow_for_nothing_in_its_signal_handler(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may have been interrupted in the middle of a question: another one would wait for ever."""
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps({"conn_type": "aws"}))
+    operator = training.operator("forever.py", aws_conn_id="aws_default")
+    with pytest.raises(TaskDeferred):
+        operator.execute(training.task().context)
+    monkeypatch.setattr(AwsBaseHook, "get_connection", lambda *_: pytest.fail("Airflow was asked for the connection"))
+    operator.on_kill()
+    training.wait_for_jobs("Stopped")
+
+
+def test_on_the_last_try_a_job_whose_creation_was_not_answered_is_stopped(training: Training) -> None:
+    operator = training.operator("forever.py")
+
+    def lose_the_answer(**_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url="https://api.sagemaker", error="timed out")
+
+    events = operator.aws.client("sagemaker").meta.events
+    events.register("after-call.sagemaker.CreateTrainingJob", lose_the_answer)
+    with pytest.raises(AirflowException, match="Read timeout"):
+        operator.execute(training.task(try_number=3).context)
+    training.wait_for_jobs("Stopped")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({}, {"kind": "error", "target": "ListTags", "code": "AccessDeniedException", "message": "no", "times": 1}),
+        ({"entry_point": "gone.py"}, None),
+        ({"role_arn": "{{ role }}"}, None),
+    ],
+    ids=["it may not be recognised", "its code is gone", "its specification has turned bad"],
+)
+def test_a_retry_that_fails_for_good_before_it_finds_its_job_stops_it(
+    training: Training, local_aws: LocalAws, change: dict[str, Any], fault: dict[str, Any] | None
+) -> None:
+    training.defer("forever.py")
+    training.wait_for_jobs("InProgress")
+    operator = training.operator("forever.py", **{"botocore_config": NO_RETRIES, **change})
+    if fault:
+        local_aws.order_fault(**fault)
+    try:
+        with pytest.raises(AirflowFailException):
+            operator.execute(training.task(try_number=2).context)
+    finally:
+        local_aws.clear_faults()
+    training.wait_for_jobs("Stopped")
 
 
 def test_a_job_that_leaves_no_model_is_a_failure(training: Training) -> None:

@@ -25,6 +25,7 @@ INFO = get_provider_info()
 SHARED = {
     "operators.base",
     "operators.job",
+    "operators.kept_job",
     "operators.rollout_order",
     "operators.rollout_plan",
     "operators.training_options",

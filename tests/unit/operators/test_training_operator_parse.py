@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,9 @@ def rendered(values: dict[str, Any] | None = None, **changes: Any) -> TrainingSp
         ({"image": None}, "give the URI of an image, or framework and framework_version"),
         ({"image": None, "framework": "pytorch", "framework_version": "1.4"}, "framework_version='1.4'"),
         ({"instance_type": "ml.p3.2xlarge"}, "has been retired by AWS"),
+        ({"image": "public.ecr.aws/deep-learning-containers/pytorch:2.12"}, "in no private registry of ECR"),
+        ({"poll_interval": 0}, "poll_interval=0 must be a number of seconds above 0"),
+        ({"timeout": timedelta(seconds=-1)}, "would stop each job at once"),
         ({"instance_type": "ml.eia2.medium"}, "Elastic Inference"),
         ({"instance_type": None}, "say which machines"),
         ({"capacity_preferences": ["ml.p5.48xlarge"]}, "instance_type and capacity_preferences given"),
@@ -239,3 +242,9 @@ def test_a_dag_with_the_operator_is_parsed_without_heavy_libraries() -> None:
     program = f"import sys, airflow_dlaws.operators.training\nprint([name for name in {HEAVY} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_version_that_a_template_names_is_warned_of_in_the_task() -> None:
+    asked = {"image": None, "framework": "pytorch", "framework_version": "{{ version }}"}
+    with pytest.warns(OutdatedImageWarning, match="pytorch 2.6"):
+        rendered({"version": "2.6"}, **asked, aws_conn_id=None, region_name="us-east-1")

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow_dlaws.errors import ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.identity import TaskIdentity
@@ -40,6 +40,17 @@ class AirflowDoor(Protocol):
 
     def get(self, path: str) -> Answer:
         """Ask for `/api/v2` + `path`."""
+
+
+class _OwnHostOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection within the host (from http to https), not to another one: the token is not for a login page
+    somewhere else, and what that answers is not Airflow's word."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Return the request to follow with; None makes the redirection itself the answer."""
+        if urlsplit(newurl).hostname != urlsplit(req.full_url).hostname:
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class RestDoor:
@@ -82,7 +93,7 @@ class RestDoor:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            with urllib.request.build_opener(_OwnHostOnly).open(request, timeout=_TIMEOUT_S) as answer:
                 return answer.status, _document(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, _document(error.read())

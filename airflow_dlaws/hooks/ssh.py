@@ -35,6 +35,7 @@ class SshShell:
         self._sessions = threading.BoundedSemaphore(_SESSIONS)
         self._lock = threading.Lock()
         self._client: Any = None
+        self._was_let_in = False
         self._failure: BaseException | None = None
         self._rest_until = 0.0
 
@@ -78,7 +79,7 @@ class SshShell:
             if self._failure is not None and time.monotonic() < self._rest_until:
                 raise self._failure
             try:
-                self._client, self._failure = _connect(self._conn_id), None
+                self._client, self._failure, self._was_let_in = _connect(self._conn_id), None, True
             except Exception as error:
                 self._failure, self._rest_until = error, time.monotonic() + _REST_S
                 raise
@@ -102,6 +103,9 @@ class SshShell:
         try:
             yield
         except (paramiko.AuthenticationException, paramiko.BadHostKeyException) as error:
+            if self._was_let_in and not isinstance(error, paramiko.BadHostKeyException):
+                # The head node's directory of users is away: no reason to give up jobs that run.
+                raise ServiceUnavailable(f"{where} is refused, and was not before: {error}") from error
             raise ServiceRefused(f"{where} is refused: {error}. Correct its user, key or host key") from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise ServiceUnavailable(f"{where} does not work now: {type(error).__name__}: {error}") from error

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from airflow_dlaws.jobs.identity import TaskIdentity
@@ -26,8 +27,8 @@ LIVE_STATES = frozenset(
 ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
-#: Names that every machine gives itself.
-_EVERY_MACHINE = frozenset({"localhost", "0.0.0.0", "::1", "::", "host.docker.internal"})
+#: Endings of names that mean another machine in each network: Docker's, Kubernetes' services.
+_EVERY_NETWORK = (".localhost", ".local", ".docker.internal")
 
 
 class Verdict(enum.StrEnum):
@@ -102,9 +103,12 @@ def claim_of(tags: Mapping[str, str], name: str, *, limit: int, role: str = "") 
 
 
 def is_anybodys(deployment: str) -> bool:
-    """Tell whether more than one Airflow may call itself so: without a base URL, or each on a machine of its own."""
+    """Tell whether more than one Airflow may call itself so: none has a base URL, or each one of its own network."""
     host = urlsplit(deployment).hostname or ""
-    return not host or host in _EVERY_MACHINE or host.startswith("127.") or host.endswith(".localhost")
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(_EVERY_NETWORK)
 
 
 def before_asking(

@@ -40,13 +40,16 @@ _FILES = ("id", "digest", "holder", "submitted", "stop", "start", "end", "output
 
 
 def prelude(work_dir: str) -> str:
-    """Return what every script begins with."""
+    """Return what every script begins with.
+
+    `--all`: jobs in a partition that is hidden, or is not open to the user any more, are there all the same.
+    """
     return f"""\
 umask 077
 export SLURM_TIME_FORMAT=%s
 work={shlex.quote(work_dir)}
 me=$(id -un)
-rows() {{ squeue --noheader --states=all --user="$me" --name="$1" --format={shlex.quote(_ROW)}; }}
+rows() {{ squeue --noheader --all --states=all --user="$me" --name="$1" --format={shlex.quote(_ROW)}; }}
 """
 
 
@@ -77,7 +80,7 @@ exit 0
 def scan_script(work_dir: str) -> str:
     """Print name and order, for each job of this user that the controller knows and that has a folder in `work_dir`."""
     return f"""{prelude(work_dir)}
-names=$(squeue --noheader --states=all --user="$me" --format=%j) || exit {NO_CONTROLLER}
+names=$(squeue --noheader --all --states=all --user="$me" --format=%j) || exit {NO_CONTROLLER}
 sort -u <<<"$names" | while IFS= read -r name; do
   case "$name" in ""|*[!a-z0-9-]*) continue ;; esac
   [ -f "$work/$name/order.json" ] && printf '%s|%s\\n' "$name" "$(base64 -w0 <"$work/$name/order.json")"

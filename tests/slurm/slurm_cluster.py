@@ -65,6 +65,7 @@ NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=256 R
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=256 RealMemory=100000
 PartitionName=train Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 PartitionName=urgent Nodes=node1,node2 PriorityTier=10 MaxTime=INFINITE State=UP
+PartitionName=hidden Nodes=node1,node2 Hidden=YES MaxTime=INFINITE State=UP
 PartitionName=closed Nodes=node1,node2 MaxTime=INFINITE State=INACTIVE
 """
 SSHD = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -17,6 +18,7 @@ from airflow_dlaws.launchers.slurm_scripts import JobScript, look_script, read_l
 
 #: bash kills itself, as the kernel would, before the Nth command.
 KILLER = "commands=0\ntrap 'commands=$((commands + 1)); [ $commands -ne {number} ] || kill -9 $$' DEBUG\n"
+NOBODY = 65534
 #: bash does something else before the Nth command.
 MEANWHILE = "commands=0\ntrap 'commands=$((commands + 1)); [ $commands -ne {number} ] || {command}' DEBUG\n"
 
@@ -73,6 +75,23 @@ def test_a_job_that_is_submitted_while_somebody_looks_does_not_pass_for_forgotte
         sighting = read_look(seen.stdout, [name])[name]
         assert not sighting.exists or "does not know" not in sighting.status.reason, f"submitted at command {number}"
     assert number > 5
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="Slurm hides nothing from its own user, and only root may be another one")
+def test_a_job_in_a_hidden_partition_is_seen(cluster: SlurmCluster) -> None:
+    name = f"hidden-{uuid.uuid4().hex[:8]}"
+    cluster.folder.chmod(0o755)  # the configuration and munge's socket are in it
+    what = (f"--job-name={name}", "--partition=hidden", "--hold", "--chdir=/tmp", "--output=/dev/null", "--wrap=true")
+    job_id = cluster.run("sbatch", "--parsable", f"--uid={NOBODY}", *what).strip()
+    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    looked = subprocess.run(
+        [*as_nobody, "bash", "-c", look_script("/tmp", [name])],
+        env=cluster.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    cluster.run("scancel", job_id)
+    row = read_look(looked.stdout, [name])[name].row
+    assert row is not None, looked.stderr
+    assert (row.job_id, row.state) == (job_id, "PENDING")
 
 
 @pytest.mark.parametrize("again", [1, 2])

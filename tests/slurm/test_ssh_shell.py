@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from slurm_cluster import SlurmCluster
 
-from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.errors import ServiceRefused, ServiceUnavailable
 from airflow_dlaws.hooks import ssh
 from airflow_dlaws.hooks.ssh import SshShell
 
@@ -105,3 +105,18 @@ def test_those_who_want_a_connection_that_could_just_not_be_made_do_not_queue_up
         words = list(crowd.map(attempt, range(5)))
     assert relay.accepted == 1
     assert len(set(words)) == 1
+
+
+def test_a_user_who_was_let_in_before_is_not_given_up_for_a_refusal(cluster: SlurmCluster, relay: Relay) -> None:
+    keys = cluster.folder / "ssh/user.pub"
+    known, new = SshShell("relayed"), SshShell("relayed")
+    known.run("true")
+    keys.rename(keys.with_suffix(".away"))
+    try:
+        known._drop(known._client)
+        with pytest.raises(ServiceUnavailable, match="was not before"):
+            known.run("true")
+        with pytest.raises(ServiceRefused, match="Correct its user, key or host key"):
+            new.run("true")
+    finally:
+        keys.with_suffix(".away").rename(keys)

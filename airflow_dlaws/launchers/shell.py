@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from airflow_dlaws.errors import ServiceUnavailable
+
 #: Everything a launcher asks takes a second or two; a head node that needs longer is in trouble.
 DEFAULT_LIMIT_S = 120
 #: What a login shell prints before (a message of the day) is not the script's.
@@ -41,5 +43,13 @@ def marked(script: str) -> str:
 
 
 def after_mark(stdout: bytes) -> bytes:
-    """Return what a marked script has printed."""
-    return stdout.partition(_MARK)[2]
+    """Return what a marked script has printed.
+
+    :raises ServiceUnavailable: it never ran: the login shell has ended before, as a profile's `exit 0` during
+        maintenance has it do. An empty answer would say that there is no such job.
+    """
+    before, mark, after = stdout.partition(_MARK)
+    if not mark:
+        words = before.decode(errors="replace").strip()[-300:]
+        raise ServiceUnavailable(f"the login shell has ended before it ran anything; it said {words!r}")
+    return after

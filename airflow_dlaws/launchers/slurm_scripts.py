@@ -42,10 +42,12 @@ _FILES = ("id", "digest", "holder", "submitted", "stop", "start", "end", "output
 def prelude(work_dir: str) -> str:
     """Return what every script begins with.
 
-    `--all`: jobs in a partition that is hidden, or is not open to the user any more, are there all the same.
+    Jobs in a partition that is hidden, or is not open to the user any more, are there all the same; and what a profile
+    has set to make a list shorter on a screen would make jobs of this package pass for forgotten.
     """
     return f"""\
 umask 077
+unset "${{!SQUEUE_@}}" "${{!SCANCEL_@}}" SBATCH_WAIT
 export SLURM_TIME_FORMAT=%s
 work={shlex.quote(work_dir)}
 me=$(id -un)

@@ -77,6 +77,15 @@ def test_a_job_that_is_submitted_while_somebody_looks_does_not_pass_for_forgotte
     assert number > 5
 
 
+def test_what_a_profile_hides_from_the_screen_is_seen(cluster: SlurmCluster) -> None:
+    name = f"filtered-{uuid.uuid4().hex[:8]}"
+    what = (f"--job-name={name}", "--hold", "--chdir=/tmp", "--output=/dev/null", "--wrap=true")
+    job_id = cluster.run("sbatch", "--parsable", *what).strip()
+    looked = bash(look_script("/tmp", [name]), {**cluster.environment, "SQUEUE_PARTITION": "closed"})
+    cluster.run("scancel", job_id)
+    assert read_look(looked.stdout, [name])[name].row is not None, looked.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="Slurm hides nothing from its own user, and only root may be another one")
 def test_a_job_in_a_hidden_partition_is_seen(cluster: SlurmCluster) -> None:
     name = f"hidden-{uuid.uuid4().hex[:8]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +65,10 @@ def test_an_answer_longer_than_systems_manager_shows_comes_whole() -> None:
 def test_a_command_that_timed_out_may_be_tried_again() -> None:
     with pytest.raises(ServiceUnavailable, match="ended as TimedOut"):
         shell(StandIn("TimedOut")).run("true")
+
+
+def test_a_login_shell_that_ends_at_once_is_no_empty_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".bash_profile").write_text("echo maintenance until noon\nexit 0\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ServiceUnavailable, match="maintenance until noon"):
+        shell(StandIn()).run("true")

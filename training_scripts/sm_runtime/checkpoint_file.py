@@ -22,6 +22,7 @@ import torch
 
 FORMAT = "dlaws-checkpoint/1"
 HEADER = 512
+_FIELDS = {"format", "step", "size", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class CheckpointFolder:
 
     def __init__(self, folder: str, keep: int) -> None:
         self.folder, self._keep = pathlib.Path(folder), keep
+        # Whose content `newest` has found broken, though the header says a late step: the next to be overwritten.
+        self._broken: set[pathlib.Path] = set()
 
     def write(self, state: dict, *, step: int, identity: str) -> pathlib.Path:
         """Write a checkpoint in place of the oldest one; return when it is on the disk."""
@@ -59,6 +62,7 @@ class CheckpointFolder:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        self._broken.discard(path)
         _sync_folder(self.folder)
         return path
 
@@ -74,6 +78,7 @@ class CheckpointFolder:
             content = _read_content(path, header) if header else None
             if header and content is not None:
                 return Found(path, header["step"], content["identity"], content["state"])
+            self._broken.add(path)
             print(f"{path} is not whole: going back to another one", file=sys.stderr, flush=True)
         if headers:
             raise SystemExit(
@@ -87,7 +92,8 @@ class CheckpointFolder:
     def _oldest_place(self) -> pathlib.Path:
         """Return the place that is free, or whose file is broken, or is of the earliest step."""
         places = [self.folder / f"checkpoint-{number}.pt" for number in range(self._keep)]
-        return min(places, key=lambda path: (read_header(path) or {}).get("step", -1))
+        headers = {path: None if path in self._broken else read_header(path) for path in places}
+        return min(places, key=lambda path: header["step"] if (header := headers[path]) else -1)
 
 
 def read_header(path: pathlib.Path) -> dict | None:
@@ -96,8 +102,8 @@ def read_header(path: pathlib.Path) -> dict | None:
         with path.open("rb") as file:
             header = json.loads(file.read(HEADER))
         whole = header["format"] == FORMAT and path.stat().st_size == HEADER + header["size"]
-        return header if whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return header if whole and header.keys() == _FIELDS else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

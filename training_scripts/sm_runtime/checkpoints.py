@@ -1,16 +1,20 @@
 """Saves and restores a run: a snapshot in memory while training stands still, the file by a thread while it goes on."""
 
-import copy
 import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 
 from sm_runtime.checkpoint_file import CheckpointFolder, Found
 from sm_runtime.ranks import Group
+
+#: Types of values that `torch.load` reads with `weights_only`, beside tensors and containers.
+_PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device}
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,16 @@ class Checkpoints:
     def save(self, step: int, snapshot: Callable[[], dict | None]) -> float:
         """Take a snapshot and start to write it; return the seconds that this took. Waits for the former write.
 
-        :param snapshot: called in every process, as parts may have to be gathered; counts in the first one.
+        :param snapshot: called in every process, as sharded tensors are gathered; counts in the first one.
         """
         if not self._folder:
             return 0.0
         began = time.monotonic()
         self.finish()
-        state = snapshot()
-        if not self._group.first:
-            return time.monotonic() - began
-        state = to_host(state)
+        state = to_host(snapshot(), keep=self._group.first)
         stall = time.monotonic() - began
+        if not self._group.first:
+            return stall
         self._thread = threading.Thread(target=self._write, args=(state, step, stall), name="checkpoint")
         self._thread.start()
         return stall
@@ -114,22 +117,51 @@ class Checkpoints:
         return f"{found.path} was made by another run ({differences}): give this one another folder for checkpoints"
 
 
-def to_host(state):
-    """Return a copy of a nested state whose tensors are on processors. Copies from a GPU go side by side."""
-    copied = _copy(state)
+def to_host(state, *, keep: bool = True):
+    """Return a copy of a nested state whose tensors are on processors. Copies from a GPU go side by side.
+
+    Sharded tensors are put together, one after the other, so that no device ever holds the whole state: collective,
+    where there are any. A process that does not `keep` what it helps to put together gets None.
+
+    Numbers of numpy become Python's. Raises TypeError on what a checkpoint could be written with but not read: files
+    are read without running code (`weights_only`), and the run that needs the checkpoint would find that out.
+    """
+    copied = _copy(state, "state", keep)
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return copied
 
 
-def _copy(state):
+def _copy(state, place: str, keep: bool):
     if isinstance(state, torch.Tensor):
-        state = state.detach()
-        if state.device.type != "cuda":
-            return state.clone()
-        return torch.empty_like(state, device="cpu", pin_memory=True).copy_(state, non_blocking=True)
+        return _copy_tensor(state.detach(), keep)
     if isinstance(state, dict):
-        return {name: _copy(value) for name, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)([_copy(value) for value in state])
-    return copy.deepcopy(state)
+        return {_plain(name, place): _copy(value, f"{place}.{name}", keep) for name, value in state.items()}
+    if type(state) in (list, tuple, torch.Size):
+        return type(state)([_copy(value, f"{place}[{number}]", keep) for number, value in enumerate(state)])
+    if type(state) is set:
+        return {_plain(value, place) for value in state}
+    return _plain(state, place)
+
+
+def _copy_tensor(tensor: torch.Tensor, keep: bool) -> torch.Tensor | None:
+    sharded = isinstance(tensor, DTensor)
+    if sharded:
+        tensor = tensor.full_tensor()
+    if not keep:
+        return None
+    if tensor.device.type != "cuda":
+        return tensor if sharded else tensor.clone()
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def _plain(value, place: str):
+    """Return a value that is no container."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) not in _PLAIN:
+        raise TypeError(
+            f"{place} is {type(value).__module__}.{type(value).__qualname__}; a checkpoint holds tensors, numbers, "
+            "texts, and dicts, lists and tuples of them: have state_dict() return such (torch.from_numpy for arrays)"
+        )
+    return value

@@ -87,13 +87,14 @@ class Outcome:
 
 
 class Diverged(FloatingPointError):
-    """The loss is no number any more.
+    """The loss is no number any more, or a weight.
 
+    :param what: such as "the training loss is nan".
     :param epoch: in which it was noticed, from 1.
     """
 
-    def __init__(self, loss: float, epoch: int) -> None:
-        super().__init__(f"the training loss is {loss} in epoch {epoch}: lower the learning rate, or clip the gradient")
+    def __init__(self, what: str, epoch: int) -> None:
+        super().__init__(f"{what} in epoch {epoch}: lower the learning rate, or clip the gradient")
         self.epoch = epoch
 
 
@@ -102,8 +103,8 @@ def fit(plan: Plan, group: Group, task: Task, *, checkpoint_dir: str | None = No
 
     :param checkpoint_dir: where checkpoints lie; None saves none.
     :param hosts: how many machines there are, for the checkpoint interval.
-    :raises Diverged: the loss is no number any more.
-    :raises SystemExit: the checkpoint is another run's, or broken.
+    :raises Diverged: the loss is no number any more, or a weight.
+    :raises SystemExit: the checkpoint is another run's, or broken; or the processes have different data.
     """
     keep_freed_memory()
     run = _Run(plan, group, task, checkpoint_dir, hosts)
@@ -126,6 +127,7 @@ class _Run:
         self.member = group.rank if self.population else 0
         rank, size = (0, 1) if self.population else (group.rank, group.size)
         samples = len(task.data)
+        group.must_agree("data", [samples, getattr(task.data, "digest", None)])
         order = task.order or shuffled(samples, plan.seed)
         micro_batches = plan.micro_batches or size
         even = plan.parallel == "fsdp2"
@@ -225,7 +227,7 @@ class _Run:
 
     def note(self, step: Step, loss: float, waited: float) -> None:
         if not math.isfinite(loss):
-            raise Diverged(loss, step.epoch + 1)
+            raise Diverged(f"the training loss is {loss}", step.epoch + 1)
         self.pace.add(samples=self.samples, loss=loss, waited_s=waited)
         self.epoch_loss += loss
         self.epoch_samples += self.samples
@@ -238,10 +240,13 @@ class _Run:
         self.epoch_loss = self.epoch_samples = 0.0
         if self.task.validate:
             metrics |= self.group.from_first(self.task.validate(self.model))
-        self.history.append(metrics)
+        # The loss of a step is that of the weights before it: nothing else would tell of the last one.
+        if self.group.any(not parallel.finite(self.model)):
+            raise Diverged("weights are no numbers", epoch)
+        self.history.append({name: _number(value) for name, value in metrics.items()})
         self.write()
         if self.group.first:
-            self.report(metrics)
+            self.report(self.history[-1])
 
     def report(self, metrics: dict[str, float]) -> None:
         """Print a line of metrics; the first process only."""
@@ -256,7 +261,7 @@ class _Run:
                 self.task.write(weights, self.history)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.cpu() for name, tensor in parallel.whole(self.model.state_dict()).items()}
+        return {name: parallel.whole(tensor) for name, tensor in self.model.state_dict().items()}
 
     def save(self) -> None:
         stalled = self.checkpoints.save(self.step, self.snapshot)
@@ -267,10 +272,10 @@ class _Run:
             self.interval.measured(stall_s=cost.stall_s, write_s=cost.write_s)
 
     def snapshot(self) -> dict:
-        """Return what defines the rest of the run. Collective."""
+        """Return what defines the rest of the run, sharded as it is. Collective in a population."""
         own = {
-            "model": parallel.whole(self.model.state_dict()),
-            "optimizer": parallel.whole(self.optimizer.state_dict()),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else {},
             "also": {name: part.state_dict() for name, part in self.task.also.items()},
         }
@@ -297,6 +302,11 @@ class _Run:
             self.schedule.load_state_dict(own["schedule"])
         for name, part in self.task.also.items():
             part.load_state_dict(own["also"][name])
+        if state["step"] > self.steps:
+            raise SystemExit(
+                f"the checkpoint was made after {state['step']} steps, and {self.plan.epochs} epochs are {self.steps}: "
+                "ask for as many epochs as before or more, or give this run another folder for checkpoints"
+            )
         self.sampler.load_state_dict(state["position"])
         self.sampler.micro_batches = state["micro_batches"]
         self.step, self.history = state["step"], state["history"]
@@ -316,3 +326,8 @@ class _Run:
             plan["members"] = self.group.size
         shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.model.state_dict().items()]
         return {**plan, "optimizer": type(self.optimizer).__name__, "model": shapes, **self.task.identity}
+
+
+def _number(value):
+    """Return a metric as Python's own number: a checkpoint and a line of JSON take no other."""
+    return value.item() if hasattr(value, "item") else value

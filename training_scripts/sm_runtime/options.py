@@ -8,7 +8,7 @@ from sm_runtime.environment import Environment
 _FOLDERS = ("model_dir", "output_dir", "checkpoint_dir")
 #: Options that say how a run is operated and not what comes out: a checkpoint is continued although they differ.
 #: sm_runtime.fit itself looks after those of the plan that matter.
-_OPERATED = {"report_s", "checkpoint_s", "mtbf_s", "prefetch", "micro_batches", "threads"}
+_OPERATED = {"report_s", "checkpoint_s", "mtbf_s", "prefetch", "micro_batches", "threads", "parallel"}
 
 
 def add_folders(

@@ -80,15 +80,15 @@ class Parallel:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), longest)
 
 
-def whole(state):
-    """Return a nested state with sharded tensors put together. Collective, where there are any."""
-    if isinstance(state, DTensor):
-        return state.full_tensor()
-    if isinstance(state, dict):
-        return {name: whole(value) for name, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)([whole(value) for value in state])
-    return state
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that may be sharded whole and on a processor. Collective, where it is sharded."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def finite(model: torch.nn.Module) -> bool:
+    """Tell whether every weight that this process holds is a number."""
+    held = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
+    return all(bool(torch.isfinite(part).all()) for part in held)
 
 
 def load_model(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:

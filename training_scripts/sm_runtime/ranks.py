@@ -17,6 +17,9 @@ from sm_runtime.environment import Environment
 #: A peer that died must not hold the others for torch's default of 30 minutes; rank 0 alone may validate this long.
 PEER_TIMEOUT = datetime.timedelta(minutes=10)
 
+#: Characters of a value in a message, of the 1,024 of a failure file.
+_SHOWN = 300
+
 #: Groups that this process has left, kept to its end. A DistributedDataParallel model that outlived its group would
 #: otherwise end gloo's threads while it holds the interpreter, for which one of them may be waiting: for ever
 #: (https://github.com/pytorch/pytorch/issues/56297).
@@ -87,9 +90,10 @@ class Group:
         """End the job unless all processes have the same value."""
         values = self.gather(value)
         if any(other != values[0] for other in values):
+            rank = next(rank for rank, other in enumerate(values) if other != values[0])
             raise SystemExit(
-                f"the processes have different {what}: {values}. Every host needs the same code and the whole channels "
-                "(FullyReplicated)"
+                f"the processes have different {what}: every host needs the same code and the whole channels "
+                f"(FullyReplicated). Process 0 has {_shortly(values[0])}; process {rank} has {_shortly(values[rank])}"
             )
 
     def wait(self) -> None:
@@ -119,6 +123,12 @@ class Group:
         machine = pathlib.Path("/proc/sys/kernel/random/boot_id")
         mine = machine.read_text() if machine.exists() else platform.node()
         return self.gather(mine).count(mine)
+
+
+def _shortly(value: object) -> str:
+    """Return a value as text that leaves room for others in a failure file."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 class _Hole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,31 @@ def test_a_flipped_byte_is_found_and_the_one_before_is_taken(
     assert former is not None
     assert former.step == 5
     assert "is not whole" in capsys.readouterr().err
+
+
+def test_no_byte_of_the_header_can_be_wrong_unnoticed(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 5, 9)
+    whole = checkpoints.newest()
+    assert whole is not None
+    content = whole.path.read_bytes()
+    for place in range(content.index(b"}") + 1):
+        for bit in range(8):
+            broken = bytearray(content)
+            broken[place] ^= 1 << bit
+            whole.path.write_bytes(broken)
+            assert checkpoints.newest().step == 5, (place, bit)  # type: ignore[union-attr]
+
+
+def test_a_newest_one_that_is_broken_is_overwritten_before_the_last_that_is_whole(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 20, 30)
+    newest = tmp_path / "checkpoint-1.pt"
+    content = bytearray(newest.read_bytes())
+    content[-30] ^= 0xFF
+    newest.write_bytes(content)
+    assert checkpoints.newest().step == 20  # type: ignore[union-attr]
+    assert checkpoints.write(state(25), step=25, identity="run") == newest
+    newest.write_bytes(b"as half an upload to S3 would leave it")
+    assert checkpoints.newest().step == 20, "there are two again"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("left", [0, 100, HEADER, HEADER + 10])
@@ -106,6 +132,18 @@ def test_what_is_saved_is_the_state_at_that_moment(tmp_path: Path, group: Group)
     cost = checkpoints.take_cost()
     assert cost is not None
     assert cost.write_s > 0
+
+
+def test_what_could_be_written_and_not_read_again_is_refused_at_once(tmp_path: Path, group: Group) -> None:
+    checkpoints = Checkpoints(str(tmp_path), group, keep=2, identity={})
+    generator = np.random.RandomState(0).get_state(legacy=False)
+    with pytest.raises(TypeError, match=r"state.also.order.state.key is numpy.ndarray; a checkpoint holds tensors"):
+        checkpoints.save(1, lambda: {"also": {"order": generator}})
+    checkpoints.save(
+        1, lambda: {"step": np.int64(1), "score": np.float64(0.5), "parts": {3, 4}, "by": {np.int64(7): 1}}
+    )
+    checkpoints.finish()
+    assert checkpoints.newest() == {"step": 1, "score": 0.5, "parts": {3, 4}, "by": {7: 1}}
 
 
 def test_a_write_that_fails_is_heard(tmp_path: Path, group: Group) -> None:

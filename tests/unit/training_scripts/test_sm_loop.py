@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,11 @@ def task(**changes: Any) -> sm_runtime.Task:
         "loss": lambda model, batch: (model(batch[0]).squeeze(1) - batch[1]).square(),
     }
     return sm_runtime.Task(**{**whole, **changes})
+
+
+def wide(samples: int, **changes: Any) -> sm_runtime.Task:
+    inputs = torch.ones(samples, 6)
+    return task(data=sm_runtime.Tensors(inputs, inputs.sum(dim=1)), **changes)
 
 
 def fit(tmp_path: Path, plan: sm_runtime.Plan, what: sm_runtime.Task, **options: Any) -> sm_runtime.Outcome:
@@ -181,6 +187,46 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_word(tmp_path: Path) -
     words = (tmp_path / "output" / "failure").read_text()
     assert words.startswith("Diverged: the training loss is")
     assert "process 0 of 1 on localhost" in words
+
+
+def test_weights_that_the_last_step_has_made_no_numbers_are_no_model(tmp_path: Path) -> None:
+    written: list[list[dict]] = []
+    huge = task(
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e38),
+        loss=lambda model, batch: 100 * model(batch[0]).squeeze(1),
+        write=lambda _weights, history: written.append(history),
+    )
+    with pytest.raises(sm_runtime.Diverged, match="weights are no numbers in epoch 1: lower the learning rate"):
+        fit(tmp_path, plan(epochs=1, batch_size=SAMPLES), huge)
+    assert not written
+
+
+def test_metrics_may_be_numbers_of_numpy_and_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "checkpoints")
+    what = task(
+        validate=lambda _model: {"numpy": np.mean([1.0, 2.0]), "single": np.float32(2), "torch": torch.tensor(3)}
+    )
+    fit(tmp_path, plan(), what, checkpoint_dir=folder)
+    resumed = fit(tmp_path, plan(epochs=3), what, checkpoint_dir=folder)
+    assert [(line["numpy"], line["single"], line["torch"]) for line in resumed.history] == [(1.5, 2.0, 3)] * 3
+    assert len(lines(capsys)) == 2 + 2 + 1
+
+
+def test_fewer_epochs_than_a_checkpoint_has_seen_are_refused(tmp_path: Path) -> None:
+    folder = str(tmp_path / "checkpoints")
+    fit(tmp_path, plan(epochs=3), task(), checkpoint_dir=folder)
+    with pytest.raises(SystemExit, match="made after 21 steps, and 2 epochs are 14: ask for as many epochs as before"):
+        fit(tmp_path, plan(epochs=2), task(), checkpoint_dir=folder)
+
+
+def test_sigterm_is_heard_at_once_though_the_steps_have_become_slow(tmp_path: Path) -> None:
+    def slow_from(number: int, _step: sm_runtime.Step) -> None:
+        if number == 400:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert number <= 401, "it went on for as many steps as took half a second when they were quick"
+
+    outcome = fit(tmp_path, plan(epochs=1, batch_size=1), wide(2000, on_step=slow_from))
+    assert (outcome.finished, outcome.steps) == (False, 400)
 
 
 def test_a_loss_over_the_batch_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sm_runtime.readers.errors import DataCorrupt, DataRefused
-from sm_runtime.readers.shard import MappedShard
+from sm_runtime.readers.fields import Columns
+from sm_runtime.readers.shard import BlockCache, BlockShard, MappedShard, Shard
 
 #: What an archive may unpack to; more is taken for a decompression bomb.
 UNPACKED_BYTES = 8 << 30
@@ -25,10 +26,27 @@ def npy_shards(paths: Iterable[Path]) -> list[MappedShard]:
     return [_mapped(next(iter(files.values())), lambda files=files: _npy(files)) for files in groups.values()]
 
 
-def npz_shard(path: Path) -> MappedShard:
+def npz_shard(path: Path, cache: BlockCache) -> Shard:
     """Read an archive of arrays: stored ones are mapped, compressed ones unpacked. Its CRC-32 are checked first."""
     check_zip(path)
-    return _mapped(path, lambda: _npz(path))
+    mapped = _mapped(path, lambda: _npz(path))
+    with zipfile.ZipFile(path) as archive:
+        stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    return mapped if stored else UnpackedShard(path, mapped.samples, cache)
+
+
+class UnpackedShard(BlockShard):
+    """A compressed archive: one block, so that no more than a few are unpacked at a time."""
+
+    def __init__(self, path: Path, samples: int, cache: BlockCache) -> None:
+        super().__init__(path, np.array([samples], np.int64), cache)
+
+    def load(self, block: int) -> Columns:
+        """Unpack all arrays."""
+        return _npz(self.path)
+
+    def _open(self) -> None:
+        """Nothing: the archive is closed once it is unpacked."""
 
 
 def pth_shard(path: Path) -> MappedShard:

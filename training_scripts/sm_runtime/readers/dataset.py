@@ -1,10 +1,12 @@
 """Samples by number over many files: what every format looks like to a training loop."""
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +54,7 @@ class Dataset:
         self._columns = None if columns is None else tuple(columns)
         if len(self) == 0:
             raise DataRefused(f"{len(shards)} files hold no sample: {[str(shard.path) for shard in shards[:3]]}")
+        self.fields: dict[str, tuple[Any, tuple[int, ...] | None]] = {}
         first = self._finish(self._rows(np.zeros(1, np.int64)))
         ragged = {name for name, field in self._fields.items() if field.ragged}
         #: Name, dtype and shape of a sample; ragged fields have no fixed shape.
@@ -67,6 +70,12 @@ class Dataset:
         """The index."""
         return tuple(ShardInfo(shard.path, shard.samples, size(shard.path)) for shard in self._shards)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files' names and numbers of samples: the same wherever the whole channel is."""
+        index = [(shard.path.name, shard.samples) for shard in self._shards]
+        return hashlib.sha256(repr(index).encode()).hexdigest()
+
     def batch(self, indices: np.ndarray) -> Batch:
         """Return samples by number (int64[n]), in that order; each tensor has n rows.
 
@@ -77,6 +86,9 @@ class Dataset:
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"samples {indices.min()} to {indices.max()} were asked for, there are {len(self)}")
         batch = self._finish(self._rows(indices))
+        if lacking := self.fields.keys() - batch.keys():
+            where = self._shards[self._place(indices[0])].path
+            raise DataRefused(f"a batch from {where} lacks the fields {sorted(lacking)}, which sample 0 has")
         for name, tensor in batch.items():
             dtype, shape = self.fields.get(name, (None, None))
             if tensor.dtype != dtype or (shape is not None and tuple(tensor.shape[1:]) != shape):
@@ -123,7 +135,7 @@ class Dataset:
         shard = self._shards[number]
         self._open[number] = shard
         self._open.move_to_end(number)
-        if len(self._open) > MAX_OPEN:
+        if len(self._open) * len(self.fields) > MAX_OPEN:  # every array that is mapped holds its file open
             self._open.popitem(last=False)[1].close()
         return shard
 

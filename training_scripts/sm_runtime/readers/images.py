@@ -20,7 +20,7 @@ def image_decoder(mode: str = "RGB", size: tuple[int, int] | None = None) -> Cal
     """Return a function from the bytes of an image file to uint8 [height, width, channels] (mode "L": no channels).
 
     It raises ValueError where the file is cut off, a checksum of PNG is wrong, or the image has more pixels than
-    Pillow's MAX_IMAGE_PIXELS (a decompression bomb).
+    Pillow's MAX_IMAGE_PIXELS (a decompression bomb), and DataRefused where it has more bits a pixel than the mode.
 
     :param size: (height, width) to resize to; None: as they are, which then must be the same for all.
     """
@@ -32,6 +32,11 @@ def image_decoder(mode: str = "RGB", size: tuple[int, int] | None = None) -> Cal
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pillow.DecompressionBombWarning)
                 with pillow.open(io.BytesIO(data)) as image:
+                    if image.mode[0] in "IF" and mode[0] not in "IF":
+                        raise DataRefused(
+                            f"its pixels ({image.mode}) have more than 8 bits, and {mode} would cut them off at 255: "
+                            f"read it with the mode {image.mode!r}, or save it with 8 bits"
+                        )
                     image = image.convert(mode)
                     return np.asarray(image.resize(size[::-1]) if size else image)
         except (OSError, SyntaxError, pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
@@ -59,7 +64,10 @@ def check_png(data: bytes) -> None:
 
 
 class ImageFolder(Shard):
-    """ROOT/CLASS/**/FILE: fields `image` and `label` (int64), the number of the class in the order of names."""
+    """ROOT/CLASS/**/FILE: fields `image` and `label` (int64), the number of the class in the order of names.
+
+    Hidden files (a dot first) are left out.
+    """
 
     def __init__(self, path: Path, mode: str, size: tuple[int, int] | None) -> None:
         self.classes = sorted(child.name for child in path.iterdir() if child.is_dir() and child.name[0] != ".")
@@ -67,8 +75,10 @@ class ImageFolder(Shard):
             (file, label)
             for label, name in enumerate(self.classes)
             for file in sorted((path / name).rglob("*"))
-            if file.suffix.lower() in SUFFIXES
+            if _is_image(file)
         ]
+        if loose := sorted(child.name for child in path.iterdir() if child.is_file() and _is_image(child)):
+            raise DataRefused(f"{path} has images outside of the folders of classes: {loose[:3]}; move them into one")
         if not self._files:
             raise DataRefused(f"{path} has no images: a folder for each class is needed, with {sorted(SUFFIXES)}")
         self._decode = image_decoder(mode, size)
@@ -84,3 +94,9 @@ class ImageFolder(Shard):
             return self._decode(path.read_bytes())
         except ValueError as error:
             raise DataCorrupt(path, str(error), record=number) from error
+        except DataRefused as error:
+            raise DataRefused(f"{path}: {error}") from error
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

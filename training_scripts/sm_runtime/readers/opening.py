@@ -65,7 +65,8 @@ def open_dataset(
         kept = Path(index_folder) if index_folder else None
         shards = _records(chosen, paths, codec, kept)
     else:
-        shards = _others(chosen, root, paths, cache, options, codec, image_mode, image_size)
+        wanted = None if columns is None else list(columns)
+        shards = _others(chosen, root, paths, cache, options, wanted, codec, image_mode, image_size)
     if not shards:
         raise DataRefused(f"{root} has no files of {chosen} ({', '.join(sorted(FORMATS[chosen]))})")
     return Dataset(shards, cache=cache, fields=options, columns=columns)
@@ -74,7 +75,10 @@ def open_dataset(
 def files(root: Path) -> list[Path]:
     """Return the files and containers under a folder in the order of their names; hidden ones are left out."""
     if not root.exists():
-        raise DataRefused(f"{root} does not exist")
+        raise DataRefused(
+            f"{root} does not exist: name the folder of a channel of the input mode File or FastFile; one of the mode "
+            "Pipe has none"
+        )
     if root.is_file() or root.suffix == ".n5" or (root / "attributes.json").exists() or (root / "data.mdb").exists():
         return [root]
     found: list[Path] = []
@@ -95,6 +99,8 @@ def detect(root: Path, found: list[Path]) -> str:
     if len(formats) == 1:
         return formats.pop()
     what = f"files of several formats ({sorted(formats)})" if formats else "no file of a known format"
+    if not formats and any(path.suffix == ".gz" for path in found):
+        raise DataRefused(f"{root} has {what}, but files of gzip, which allow no random access: decompress them first")
     raise DataRefused(f"{root} has {what}: name one with format=, allowed are {sorted(FORMATS)}")
 
 
@@ -112,6 +118,7 @@ def _others(
     paths: list[Path],
     cache: BlockCache,
     fields: dict[str, Field],
+    columns: list[str] | None,
     codec: Codec | None,
     mode: str,
     size: tuple[int, int] | None,
@@ -126,12 +133,12 @@ def _others(
         found = [path for path in files(root) if path in paths or (path / "data.mdb").exists()]
         return [stores.LmdbShard(path, codec or "bytes", LMDB_SKIP) for path in found]
     if format == "csv":
-        types = tables.csv_types(paths[0], fields) if paths else {}
-        return [tables.CsvShard(path, cache, types) for path in paths]
+        types = tables.csv_types(paths, fields, columns)
+        return [tables.CsvShard(path, cache, types, columns) for path in paths]
     open_shard = {
-        "npz": arrays.npz_shard,
+        "npz": lambda path: arrays.npz_shard(path, cache),
         "pth": arrays.pth_shard,
-        "parquet": lambda path: tables.ParquetShard(path, cache),
+        "parquet": lambda path: tables.ParquetShard(path, cache, columns),
         "hdf5": lambda path: stores.Hdf5Shard(path, cache),
     }[format]
     return [open_shard(path) for path in paths]

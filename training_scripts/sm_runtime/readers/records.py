@@ -5,6 +5,7 @@ RecordIO (dmlc-core, include/dmlc/recordio.h): magic, flag (3 bits) and length (
 whose data holds the magic number is split there. It has no checksum: only magic, lengths and flags can be checked.
 """
 
+import hashlib
 import os
 import struct
 from collections.abc import Callable
@@ -217,11 +218,13 @@ def _at(file: BinaryIO, path: Path, at: int, size: int, record: int) -> bytes:
 
 
 def cached_index(build: Callable[[Path], np.ndarray], path: Path, folder: Path | None) -> np.ndarray:
-    """Return the index of a file, kept in `folder` under its name, size and time of change; None: built anew."""
+    """Return the index of a file, kept in `folder` under its place, size and time of change; None: built anew."""
     if folder is None:
         return build(path)
     state = path.stat()
-    stored = folder / f"{path.name}-{build.__name__}-{state.st_size}-{state.st_mtime_ns}.npz"
+    # The folder counts: files of one name, size and second of writing are common in several of them.
+    place = hashlib.sha256(str(path.absolute().parent).encode()).hexdigest()[:16]
+    stored = folder / f"{path.name}-{place}-{build.__name__}-{state.st_size}-{state.st_mtime_ns}.npz"
     try:
         with np.load(stored, allow_pickle=False) as archive:
             return archive["index"]

@@ -84,6 +84,8 @@ class LmdbShard(Shard):
         try:
             return lmdb.open(str(self.path), readonly=True, lock=False, subdir=self.path.is_dir(), max_readers=1024)
         except lmdb.Error as error:
+            if "already open" in str(error):  # no second handle in a process: its locks would not hold
+                raise DataRefused(f"{self.path} is open in this process already: use one Dataset of it") from error
             raise DataCorrupt(self.path, f"no whole LMDB: {error}") from error
 
 

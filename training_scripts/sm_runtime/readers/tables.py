@@ -15,11 +15,14 @@ SCAN_BYTES = 8 << 20
 
 
 class ParquetShard(BlockShard):
-    """Row groups are read whole; pages that carry a CRC-32 are checked."""
+    """Row groups are read whole, of the columns that are asked for; pages that carry a CRC-32 are checked."""
 
     def __init__(self, path: Path, cache: BlockCache, columns: list[str] | None = None) -> None:
         self.path, self._handle, self._columns = path, None, columns
-        metadata = self.handle.metadata
+        names, metadata = self.handle.schema_arrow.names, self.handle.metadata
+        missing = [name for name in columns or () if name not in names and name.partition(".")[0] not in names]
+        if missing:
+            raise DataRefused(f"{path} has no column {missing}, but {names}")
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         super().__init__(path, np.array(sizes, np.int64), cache)
 
@@ -44,9 +47,9 @@ class ParquetShard(BlockShard):
 class CsvShard(BlockShard):
     """Lines with a header; the types are those of the first lines of the first file, unless fields say otherwise."""
 
-    def __init__(self, path: Path, cache: BlockCache, types: dict[str, Any]) -> None:
+    def __init__(self, path: Path, cache: BlockCache, types: dict[str, Any], columns: list[str] | None = None) -> None:
         starts, sizes, header = csv_index(path)
-        self._offsets, self._header, self._types = starts, header, types
+        self._offsets, self._header, self._types, self._columns = starts, header, types, columns
         super().__init__(path, sizes, cache)
 
     def load(self, block: int) -> Columns:
@@ -54,23 +57,32 @@ class CsvShard(BlockShard):
         start, end = int(self._offsets[block]), int(self._offsets[block + 1])
         self.handle.seek(start)
         data = self.handle.read(end - start)
-        table = _parse(self._header + data, self.path, self._types, self.span(block)[0], start)
+        first = self.span(block)[0]
+        table = _parse(self._header + data, self.path, self._types, first, start, self._columns)
         if table.num_rows != self.blocks[block]:
-            first = self.span(block)[0]
-            raise DataCorrupt(self.path, "rows are empty or run into each other", record=first, offset=start)
+            what = (
+                f"{table.num_rows} rows in {self.blocks[block]} lines: a value that holds a quote or a line break "
+                "needs quotes around it, and the quote doubled"
+            )
+            raise DataCorrupt(self.path, what, record=first, offset=start)
         return columns_of(table, self.path)
 
     def _open(self) -> Any:
         return self.path.open("rb")
 
 
-def csv_types(path: Path, fields: dict[str, Field]) -> dict[str, Any]:
-    """Return the type of every column, from the first lines of a file and from `fields`."""
+def csv_types(paths: list[Path], fields: dict[str, Field], columns: list[str] | None = None) -> dict[str, Any]:
+    """Return the type of every column, from the first lines of the first file that has any, and from `fields`."""
     arrow = library("pyarrow", "pyarrow", "CSV")
-    starts, _, header = csv_index(path, limit=1)
+    for path in paths:
+        starts, sizes, header = csv_index(path, limit=1)
+        if len(sizes):
+            break
+    else:
+        return {}
     with path.open("rb") as file:
         file.seek(int(starts[0]))
-        table = _parse(header + file.read(int(starts[1] - starts[0])), path, {}, 0, int(starts[0]))
+        table = _parse(header + file.read(int(starts[1] - starts[0])), path, {}, 0, int(starts[0]), columns)
     types = {column.name: column.type for column in table.schema}
     for name, field in fields.items():
         if field.dtype and name in types:
@@ -81,22 +93,26 @@ def csv_types(path: Path, fields: dict[str, Field]) -> dict[str, Any]:
 def csv_index(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndarray, bytes]:
     """Return the bounds of runs of lines (int64[k + 1]), their rows (int64[k]), and the header line.
 
-    A line break between quotes is none.
+    A line break between quotes is none. Empty lines are no rows: each belongs to the line after it.
     """
     ends, offset, quotes, last = [], 0, 0, b""
+    tail = b"\n\n"  # the two bytes before what is scanned
     with path.open("rb") as file:
         while data := file.read(SCAN_BYTES):
-            array = np.frombuffer(data, np.uint8)
-            inside = (np.cumsum(array == ord('"')) + quotes) % 2
-            ends.append(np.flatnonzero((array == ord("\n")) & (inside == 0)) + offset + 1)
+            array = np.frombuffer(tail + data, np.uint8)
+            now, before, earlier = array[2:], array[1:-1], array[:-2]
+            inside = (np.cumsum(now == ord('"')) + quotes) % 2
+            empty = (before == ord("\n")) | ((before == ord("\r")) & (earlier == ord("\n")))
+            ends.append(np.flatnonzero((now == ord("\n")) & (inside == 0) & ~empty) + offset + 1)
             quotes, offset, last = int(inside[-1]), offset + len(data), data[-1:]
+            tail = (tail + data)[-2:]
             if limit and sum(map(len, ends)) > limit * CSV_ROWS:
                 break
         if quotes and not limit:
             raise DataCorrupt(path, "the file ends within quotes")
         lines = np.concatenate([*ends, [offset] if last not in (b"", b"\n") else []]).astype(np.int64)
         if not len(lines):
-            raise DataRefused(f"{path} is empty: a header line is needed")
+            raise DataRefused(f"{path} is empty: a header line is needed; remove the file if it has no samples")
         file.seek(0)
         header = file.read(int(lines[0]))
     bounds = lines[::CSV_ROWS] if (len(lines) - 1) % CSV_ROWS == 0 else np.append(lines[::CSV_ROWS], lines[-1])
@@ -104,9 +120,9 @@ def csv_index(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndar
     return bounds, sizes.astype(np.int64), header if header.endswith(b"\n") else header + b"\n"
 
 
-def _parse(data: bytes, path: Path, types: dict[str, Any], record: int, offset: int) -> Any:
+def _parse(data: bytes, path: Path, types: dict[str, Any], record: int, offset: int, columns: list[str] | None) -> Any:
     arrow, csv = library("pyarrow", "pyarrow", "CSV"), library("pyarrow.csv", "pyarrow", "CSV")
-    convert = csv.ConvertOptions(column_types=types)
+    convert = csv.ConvertOptions(column_types=types, include_columns=columns)
     read, parse = csv.ReadOptions(use_threads=False), csv.ParseOptions(newlines_in_values=True)
     try:
         table = csv.read_csv(arrow.BufferReader(data), read_options=read, parse_options=parse, convert_options=convert)
@@ -115,6 +131,10 @@ def _parse(data: bytes, path: Path, types: dict[str, Any], record: int, offset: 
             f"rows from here on do not parse: {error}; give types with fields={{...: Field(dtype=...)}} if they should"
         )
         raise DataCorrupt(path, what, record=record, offset=offset) from error
+    except KeyError as error:
+        raise DataRefused(f"{path} lacks a column that is asked for: {error}") from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise DataRefused(f"{path} has several columns of one name: {table.column_names}")
     if types and set(table.column_names) != set(types):
         raise DataRefused(f"{path} has the columns {table.column_names}, the first file {sorted(types)}")
     return table
@@ -143,12 +163,17 @@ def _column(chunked: Any, name: str, path: Path) -> Column:
         width = kind.byte_width
         start = array.offset * width
         return np.frombuffer(array.buffers()[1], np.uint8)[start : start + len(array) * width].reshape(-1, width)
-    if types.is_fixed_size_list(kind):
+    if types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind):
         inner = _column(arrow.chunked_array([array.flatten()]), name, path)
-        return inner.reshape(len(array), kind.list_size, *inner.shape[1:])
-    if types.is_list(kind) or types.is_large_list(kind):
-        inner = _column(arrow.chunked_array([array.flatten()]), name, path)
+        if isinstance(inner, list):
+            raise DataRefused(
+                f"{path}: column {name!r} is {kind}, and what is in the lists differs in length: flatten it"
+            )
+        if types.is_fixed_size_list(kind):
+            return inner.reshape(len(array), kind.list_size, *inner.shape[1:])
         return _cut(inner, np.diff(array.offsets.to_numpy()))
+    if len(array) == 0:
+        return np.empty((0, 0), np.uint8)
     if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
         wide = "large" in str(kind)
         offsets = np.frombuffer(array.buffers()[1], np.int64 if wide else np.int32)

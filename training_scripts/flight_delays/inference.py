@@ -12,6 +12,7 @@ to CSV is one probability a line, to JSON {"predictions": [...]}. ValueError mea
 """
 
 import csv
+import io
 import json
 import pathlib
 
@@ -120,9 +121,12 @@ def predict(model: Model, body: bytes, content_type: str) -> tuple[bytes, str]:
 def read_csv(body: bytes, features: list[str]) -> list[list[str]]:
     """Return the rows of a CSV body."""
     try:
-        rows = [row for row in csv.reader(body.decode().splitlines()) if row]
+        # Not splitlines(): a value in quotes may have lines of its own, and Unicode has more line ends than CSV.
+        rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if row]
     except UnicodeDecodeError as error:
         raise ValueError(f"the body is not UTF-8 text: {error}") from None
+    except csv.Error as error:
+        raise ValueError(f"the body is not CSV: {error}") from None
     return check_width(rows, features)
 
 
@@ -130,7 +134,7 @@ def read_json(body: bytes, features: list[str]) -> list[list[str]]:
     """Return the rows of a JSON body as text, null as the empty field."""
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the body is not JSON: {error}") from None
     instances = document.get("instances") if isinstance(document, dict) else document
     if not isinstance(instances, list) or not all(isinstance(row, list | dict) for row in instances):

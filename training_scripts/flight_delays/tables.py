@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import pathlib
 import zlib
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def read(folder: str) -> Table:
     header, rows, files = None, [], []
     for path in paths:
         content = path.read_bytes()
-        first, *found = [row for row in csv.reader(content.decode().splitlines()) if row] or [[]]
+        first, *found = read_rows(path, content) or [[]]
         header = header or first
         if first != header or not found:
             raise SystemExit(f"{path} has {len(found)} rows of {first}; expected at least one of {header}")
@@ -53,6 +54,15 @@ def read(folder: str) -> Table:
         raise SystemExit(f"the first column, {label!r}, must be a label of 0 or 1; it has {wrong[:3]}")
     features = {name: list(values) for name, values in zip(names, columns, strict=True)}
     return Table(label, np.array(labels, dtype=np.float32), features, files)
+
+
+def read_rows(path: pathlib.Path, content: bytes) -> list[list[str]]:
+    """Return the rows of a file, the header first; end with the reason where it is no CSV in UTF-8."""
+    try:
+        # Not splitlines(): a value in quotes may have lines of its own, and Unicode has more line ends than CSV.
+        return [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SystemExit(f"{path} is no CSV file in UTF-8: {error}") from None
 
 
 def split(table: Table, share: float) -> tuple[Table, Table]:

@@ -19,6 +19,7 @@ which a drift sensor watches, too. ValueError means that the request is at fault
 """
 
 import csv
+import io
 import json
 import pathlib
 import re
@@ -146,9 +147,12 @@ def predict(model: Model, body: bytes, content_type: str) -> tuple[bytes, str]:
 def read_csv(body: bytes) -> tuple[list, bool]:
     """Return the texts of a CSV body; nobody asks for vectors there."""
     try:
-        rows = [row for row in csv.reader(body.decode().splitlines()) if row]
+        # Not splitlines(): a value in quotes may have lines of its own, and Unicode has more line ends than CSV.
+        rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if row]
     except UnicodeDecodeError as error:
         raise ValueError(f"the body is not UTF-8 text: {error}") from None
+    except csv.Error as error:
+        raise ValueError(f"the body is not CSV: {error}") from None
     for number, row in enumerate(rows, start=1):
         if len(row) != 1:
             raise ValueError(f"row {number} has {len(row)} values: send one text a line, in quotes if it has a comma")
@@ -185,5 +189,6 @@ def check_features(number: int, stated: object, true: dict[str, float]) -> None:
     if not isinstance(stated, dict) or (stated and set(stated) != set(true)):
         raise ValueError(f"text {number}: features must be an object with {list(true)}, or left out")
     for name, value in stated.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value - true[name]) > ROUNDING:
+        near = true[name] - ROUNDING <= value <= true[name] + ROUNDING if isinstance(value, int | float) else False
+        if isinstance(value, bool) or not near:  # NaN is near to nothing
             raise ValueError(f"text {number}: {name} is stated as {value!r}, and is {true[name]:g}")

@@ -54,6 +54,19 @@ def test_a_channel_that_cannot_be_trained_on_is_refused(tmp_path: Path, lines: l
     assert told in str(caught.value)
 
 
+def test_a_value_in_quotes_may_have_lines_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes('\ufefflate,delay,carrier\r\n1,2,"U\nA"\r\n0,3,B\u20286\r\n'.encode())
+    table = tables.read(str(tmp_path))
+    assert (table.label, table.columns) == ("late", {"delay": ["2", "3"], "carrier": ["U\nA", "B\u20286"]})
+
+
+@pytest.mark.parametrize("content", [b"late,delay\n1,\xe9\n", b"late,delay\n1," + b"9" * 200_000])
+def test_a_file_that_is_no_csv_in_utf_8_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(SystemExit, match=r"a\.csv is no CSV file in UTF-8"):
+        tables.read(str(tmp_path))
+
+
 def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "late,delay", "1,2")
     write(tmp_path / "b.csv", "late,distance", "1,2")

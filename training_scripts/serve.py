@@ -29,8 +29,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 
-#: SageMaker refuses larger bodies itself: https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints.html
-LARGEST_BODY = 25 * 2**20
+#: MaxPayloadInMB of batch transform may be 100 (CreateTransformJob in the API reference); SageMaker itself refuses
+#: bodies over 25 MB on their way to an endpoint.
+LARGEST_BODY = 100 * 2**20
 #: An idle connection is closed after this many seconds; SageMaker gives a request 60.
 IDLE_SECONDS = 65
 #: How batch transform should ask where the job leaves it open: each request is one thread's work. All of them together
@@ -68,6 +69,7 @@ def import_handler(model_dir: pathlib.Path) -> types.ModuleType:
     path = model_dir / "code" / "inference.py"
     spec = importlib.util.spec_from_file_location("inference", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
     spec.loader.exec_module(module)
     for name in ("load", "predict"):
         if not callable(getattr(module, name, None)):
@@ -126,10 +128,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def invoke(self) -> tuple:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
+        known = length.isascii() and length.isdigit()
+        if not known or int(length) > LARGEST_BODY:
             self.close_connection = True  # the body stays unread, so the connection cannot be used again
-            return 411 if not length.isdigit() else 413, f"send Content-Length, at most {LARGEST_BODY}\n".encode()
+            return 413 if known else 411, f"send Content-Length, at most {LARGEST_BODY}\n".encode()
         body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            self.close_connection = True  # whoever sent it has left, and half a body may look like a whole one
+            return 400, f"the body ended after {len(body)} of {length} bytes\n".encode()
         if self.path != "/invocations":
             return 404, b"ask GET /ping or POST /invocations\n"
         try:

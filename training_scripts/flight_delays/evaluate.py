@@ -95,6 +95,7 @@ def import_handler(role: str, model_dir: pathlib.Path) -> types.ModuleType:
         raise SystemExit(f"the {role}'s archive has no code/inference.py, so nothing says how to ask it")
     spec = importlib.util.spec_from_file_location(f"{role}_inference", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
     spec.loader.exec_module(module)
     return module
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import abc
 import enum
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -205,10 +208,9 @@ class NumpyTable(Table):
         import numpy as np
 
         super().__init__()
-        try:
+        self._path = path
+        with self._readable():
             loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise OutcomeUnacceptable(f"{path} cannot be read as arrays of numpy: {error}") from error
         if isinstance(loaded, np.ndarray):
             self._arrays: Any = {"embedding" if loaded.ndim == 2 else "values": loaded}
         else:
@@ -216,7 +218,8 @@ class NumpyTable(Table):
         self.names = tuple(self._arrays)
         shapes = {}
         for name in self.names:
-            array = self._arrays[name]
+            with self._readable():
+                array = self._arrays[name]
             shapes[name] = array.shape
             if array.dtype.kind not in "fiubU" or array.ndim not in (1, 2):
                 raise OutcomeUnacceptable(
@@ -229,7 +232,8 @@ class NumpyTable(Table):
 
     def pieces(self, names: Sequence[str]) -> Iterator[Columns]:
         """Yield the named arrays."""
-        arrays = {name: self._arrays[name] for name in names if name in self.names}
+        with self._readable():
+            arrays = {name: self._arrays[name] for name in names if name in self.names}
         rows, width = (
             len(next(iter(arrays.values()))),
             sum(array.size // len(array) for array in arrays.values() if len(array)),
@@ -237,3 +241,11 @@ class NumpyTable(Table):
         size = rows_at_once(width)
         for start in range(0, rows, size):
             yield {name: array[start : start + size] for name, array in arrays.items()}
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Say so where an array cannot be read: cut off, changed on its way, or of Python objects."""
+        try:
+            yield
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise OutcomeUnacceptable(f"{self._path} cannot be read as arrays of numpy: {error}") from error

@@ -98,3 +98,22 @@ def test_what_is_no_table_is_refused_by_name(tmp_path):
         open_table(tmp_path / "uneven.npz")
     with pytest.raises(SpecificationError, match=r"none\.parquet"):
         open_table(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fault"),
+    [
+        *((suffix, fault) for suffix in (".npy", ".npz") for fault in ("cut off", "empty", "Python objects")),
+        (".npz", "a flipped bit"),  # the other format has no checksum
+    ],
+)
+def test_arrays_that_cannot_be_read_are_refused_by_name(suffix, fault, tmp_path):
+    path = tmp_path / f"broken{suffix}"
+    values = np.array([None]) if fault == "Python objects" else np.arange(1000.0)
+    (np.save if suffix == ".npy" else np.savez)(path, values)
+    whole = bytearray(path.read_bytes())
+    if fault == "a flipped bit":
+        whole[3000] ^= 1
+    path.write_bytes({"cut off": whole[: len(whole) // 2], "empty": b""}.get(fault, bytes(whole)))
+    with pytest.raises(OutcomeUnacceptable, match=rf"broken{suffix} cannot be read as arrays of numpy"):
+        list((table := open_table(path)).pieces(table.names))

@@ -91,7 +91,7 @@ def drift_reference(data: utterances.Utterances, chances: np.ndarray, labels: np
         rows=len(data),
         feature_order=inference.FEATURES,
         features=[drift_profile.numeric(*pair) for pair in zip(inference.FEATURES, described.T, strict=True)],
-        representation=[drift_profile.pca("pca", inference.FEATURES, described)],
+        representation=[drift_profile.pca("pca", inference.FEATURES, described)] if len(described) >= 4 else [],
         **drift_profile.classifier(chances, inference.NAMES, labels),
     )
 

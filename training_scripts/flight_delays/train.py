@@ -55,8 +55,13 @@ def main() -> int:
         rows = tables.read(args.train)
         group.must_agree("training files", rows.files)
         held_out = tables.read(args.validation) if args.validation else None
+        group.must_agree("validation files", held_out and held_out.files)
         if held_out is None:
             rows, held_out = tables.split(rows, args.validation_share)
+        elif list(held_out.columns) != list(rows.columns):
+            raise SystemExit(
+                f"the validation files have {list(held_out.columns)}, the training files {list(rows.columns)}"
+            )
         learned = learn(args, rows)
         encoder = inference.Encoder(learned)
         gadam.seed_member(plan, group)

@@ -147,8 +147,13 @@ class Population:
     def join(self, network: torch.nn.Module, optimizer: torch.optim.Adam) -> None:
         """Take note of this process's member.
 
-        :raises ValueError: the network has running statistics.
+        :raises ValueError: the network has running statistics, or the optimizer no moments of Adam.
         """
+        if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            raise ValueError(
+                f"a population is bred with the moments of Adam, and the optimizer is {type(optimizer).__name__}: "
+                "choose gadam, or leave the parallel mode population"
+            )
         if any(buffer.is_floating_point() for buffer in network.buffers()):
             raise ValueError("gadam breeds weights; running statistics (BatchNorm) of two members make none of a child")
         self.network, self.optimizer = network, optimizer
@@ -277,7 +282,7 @@ def breed(task: Task, plan: Plan, group: Group, *, judge: str = "validation:loss
         return optimizer
 
     def validate(model: torch.nn.Module) -> dict[str, float]:
-        generation = population.evolve(lambda: task.validate(model)[judge])
+        generation = population.evolve(lambda: task.validate(model).get(judge, math.nan))
         children = sum(place >= group.size for place in generation.survivors)
         return {**task.validate(model), "population:children": children}
 

@@ -12,6 +12,7 @@ model_card.json, drift_reference.json and metrics.json also go to the job's outp
 
 import hashlib
 import json
+import math
 import pathlib
 import platform
 import shutil
@@ -91,8 +92,19 @@ def model_card(
 
 
 def _write_json(path: pathlib.Path, document: Mapping) -> None:
-    text = json.dumps(document, indent=1)
+    text = json.dumps(_strict(document), indent=1, allow_nan=False)
     _replace(path, lambda unfinished: unfinished.write_text(text))
+
+
+def _strict(document):
+    """Return a document with null for numbers that JSON does not have, such as the correlation of constant answers."""
+    if isinstance(document, float) and not math.isfinite(document):
+        return None
+    if isinstance(document, Mapping):
+        return {name: _strict(value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_strict(value) for value in document]
+    return document
 
 
 def _replace(path: pathlib.Path, write_to) -> None:

@@ -116,7 +116,7 @@ def drift_reference(network: torch.nn.Module, vocabulary: list[str], held_out: s
         rows=len(held_out),
         feature_order=inference.FEATURES,
         features=[drift_profile.numeric(*pair) for pair in zip(inference.FEATURES, described.T, strict=True)],
-        representation=[drift_profile.pca("pca", inference.FEATURES, described)],
+        representation=[drift_profile.pca("pca", inference.FEATURES, described)] if len(described) >= 4 else [],
         embeddings=[drift_embedding.embedding("embedding", vectors.cpu().numpy())] if enough else [],
         **drift_profile.regressor(ratings.cpu().numpy().round(inference.DECIMALS)),
     )

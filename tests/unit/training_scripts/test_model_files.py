@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from airflow_dlaws.drift import profile
@@ -22,7 +24,15 @@ def test_a_model_is_written_whole_and_again_over_itself(tmp_path: Path) -> None:
         **drift_profile.regressor(np.arange(2.0)),
     )
     card = package.model_card(
-        model="m", label="y", data={}, metrics={"loss": 1.0}, hyperparameters={}, seed=1, processes=2, device="cpu", x=5
+        model="m",
+        label="y",
+        data={},
+        metrics={"loss": 1.0, "correlation": math.nan},
+        hyperparameters={},
+        seed=1,
+        processes=2,
+        device="cpu",
+        x=5,
     )
     for factor in (1, 2):
         package.write(
@@ -41,5 +51,6 @@ def test_a_model_is_written_whole_and_again_over_itself(tmp_path: Path) -> None:
         "handler.py", "out/drift_reference.json", "out/metrics.json", "out/model_card.json",
     }  # fmt: skip
     assert torch.load(tmp_path / "model" / "model.pt", weights_only=True)["w"].tolist() == [2, 2]
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"loss": 1.0}
+    strict = json.loads((tmp_path / "out" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert strict == {"loss": 1.0, "correlation": None}
     assert profile.parse_profile((tmp_path / "model" / "drift_reference.json").read_text()).rows == 3

@@ -41,8 +41,9 @@ class Task:
     :param loss: (model, batch) -> the loss of each sample, float[n]. No mean: the last step of an epoch may be shared
         unevenly, and the mean over all processes is taken with the right weights.
     :param schedule: makes the learning rate's schedule from the optimizer and the number of steps; stepped after each.
-    :param order: in which order the samples come; a new permutation for each epoch if left out. It must depend on the
-        epoch alone: it is asked up to `feed.AT_ONCE` steps before the epoch begins, and again after a resume.
+    :param order: in which order the samples come; if left out, as `data.order(seed)` says where data have that method
+        (readers of files do), else a new permutation for each epoch. It must depend on the epoch alone: it is asked up
+        to `feed.AT_ONCE` steps before the epoch begins, and again after a resume.
     :param identity: what else defines the run: hyperparameters, digests of the data. A checkpoint with another identity
         is refused. Leave `epochs` out if nothing but the length of the run depends on it.
     :param also: further things whose state belongs to the run, such as moving averages, by name.
@@ -128,7 +129,8 @@ class _Run:
         rank, size = (0, 1) if self.population else (group.rank, group.size)
         samples = len(task.data)
         group.must_agree("data", [samples, getattr(task.data, "digest", None)])
-        order = task.order or shuffled(samples, plan.seed)
+        own_order = getattr(task.data, "order", None)
+        order = task.order or (own_order(plan.seed) if own_order else shuffled(samples, plan.seed))
         micro_batches = plan.micro_batches or size
         even = plan.parallel == "fsdp2"
         self.sampler = Sampler(samples, plan.batch_size, micro_batches, order=order, rank=rank, size=size, even=even)

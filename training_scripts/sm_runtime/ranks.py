@@ -115,7 +115,7 @@ class Group:
         return numbers.tolist()
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        dist.broadcast(tensor, src=0)
+        dist.broadcast(tensor.view(-1).view(torch.uint8), src=0)  # as bytes: gloo knows few types
         return tensor
 
     def _on_this_machine(self) -> int:

@@ -24,7 +24,8 @@ class Field:
     """What a field holds, where the format does not say it.
 
     :param decode: from the bytes of one sample to an array, e.g. `image_decoder()`.
-    :param dtype: numpy's name ("uint8", "<f4"). Bytes (uint8) are taken as such numbers, others are converted.
+    :param dtype: numpy's name ("uint8", "<f4"). Bytes (several uint8 a sample) are taken as such numbers, others are
+        converted.
     :param shape: shape of one sample.
     :param ragged: samples are one-dimensional and differ in length.
     """
@@ -103,7 +104,9 @@ def _decoded(column: Column, field: Field) -> Column:
     dtype = np.dtype(field.dtype)
     if isinstance(column, list):
         return [_as(np.asarray(row), dtype) for row in column]
-    return _as(np.asarray(column), dtype)
+    column = np.asarray(column)
+    # A single uint8 a sample is a number, not bytes of another.
+    return column.astype(dtype, casting="same_kind") if column.ndim == 1 else _as(column, dtype)
 
 
 def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

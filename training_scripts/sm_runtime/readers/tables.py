@@ -100,10 +100,11 @@ def csv_index(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndar
     with path.open("rb") as file:
         while data := file.read(SCAN_BYTES):
             array = np.frombuffer(tail + data, np.uint8)
-            now, before, earlier = array[2:], array[1:-1], array[:-2]
-            inside = (np.cumsum(now == ord('"')) + quotes) % 2
+            inside = (np.cumsum(array[2:] == ord('"')) + quotes) % 2
+            found = np.flatnonzero((array[2:] == ord("\n")) & (inside == 0))
+            before, earlier = array[found + 1], array[found]
             empty = (before == ord("\n")) | ((before == ord("\r")) & (earlier == ord("\n")))
-            ends.append(np.flatnonzero((now == ord("\n")) & (inside == 0) & ~empty) + offset + 1)
+            ends.append(found[~empty] + offset + 1)
             quotes, offset, last = int(inside[-1]), offset + len(data), data[-1:]
             tail = (tail + data)[-2:]
             if limit and sum(map(len, ends)) > limit * CSV_ROWS:

@@ -289,8 +289,8 @@ def test_a_stopped_run_resumes_to_the_very_weights_of_one_that_was_not(splits: d
     assert (nothing_left.weights, nothing_left.card) == (resumed.weights, resumed.card)
 
 
-def test_two_processes_end_where_one_does(splits: dict[str, Path], tmp_path: Path) -> None:
-    two = train(splits, tmp_path / "two", epochs=1, dropout=0, shift=0, processes=2)
+def test_two_processes_that_share_the_model_end_where_one_does(splits: dict[str, Path], tmp_path: Path) -> None:
+    two = train(splits, tmp_path / "two", epochs=1, dropout=0, shift=0, processes=2, parallel="fsdp2")
     one = train(splits, tmp_path / "one", epochs=1, dropout=0, shift=0).finish()
     assert len(two.finish().metrics) == 1
     for name in ("train:loss", "validation:loss", "validation:error"):

@@ -237,17 +237,22 @@ def test_a_stopped_run_resumes_to_the_very_weights_of_one_that_was_not(
 
 
 @pytest.mark.parametrize("example", ["audio_speakers", "text_sentiment"])
-def test_two_processes_end_where_one_does(example: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_two_processes_that_share_the_model_end_where_one_does(
+    example: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     channels = dict(request.getfixturevalue("sounds" if example == "audio_speakers" else "texts"))
     del channels["test"]
     quiet = {"noise": 0} if example == "audio_speakers" else {"hidden": 16, "embed": 16}
-    two = train(example, channels, tmp_path / "two", epochs=2, dropout=0, processes=2, **quiet)
+    two = train(example, channels, tmp_path / "two", epochs=2, dropout=0, processes=2, parallel="fsdp2", **quiet)
     one = train(example, channels, tmp_path / "one", epochs=2, dropout=0, **quiet).finish()
     two.finish()
     assert len(one.metrics) == len(two.metrics) == 2
     for mine, theirs in zip(one.metrics, two.metrics, strict=True):
         for name in ("train:loss", "validation:loss"):
             assert theirs[name] == pytest.approx(mine[name], abs=1e-3)
+    assert sorted(str(path.relative_to(two.model)) for path in two.model.rglob("*")) == sorted(
+        str(path.relative_to(one.model)) for path in one.model.rglob("*")
+    )
 
 
 @pytest.mark.slow

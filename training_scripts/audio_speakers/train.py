@@ -60,7 +60,7 @@ def main() -> int:
         task = gadam.breed(task, plan, group)
         outcome = sm_runtime.fit(plan, group, task, checkpoint_dir=args.checkpoint_dir, hosts=len(environment.hosts))
         if outcome.finished and group.first:
-            write_model(args, group, network, outcome, data, held_out)
+            write_model(args, group, outcome, data, held_out)
     return outcome.exit_code
 
 
@@ -96,8 +96,10 @@ def drift_reference(data: utterances.Utterances, chances: np.ndarray, labels: np
     )
 
 
-def write_model(args, group, network, outcome: sm_runtime.Outcome, data, held_out) -> None:
+def write_model(args, group, outcome: sm_runtime.Outcome, data, held_out) -> None:
     """Write all that serves, watches and explains the model, together."""
+    network = inference.Network(args.hidden, args.layers, args.dropout)
+    network = package.served(network, outcome.weights, group.device)
     metrics, files = outcome.history[-1], {"train": data.files, "validation": held_out.files}
     if args.test:
         test = utterances.read(args.test)

@@ -65,7 +65,7 @@ def main() -> int:
         learned = learn(args, rows)
         encoder = inference.Encoder(learned)
         gadam.seed_member(plan, group)
-        network = inference.Network(encoder.width, encoder.embeddings, len(encoder.places), **learned["network"])
+        network = make_network(encoder, learned)
         data = sm_runtime.Tensors(*encoder(rows.columns), torch.from_numpy(rows.labels)).to(group.device)
         probe = [tensor.to(group.device) for tensor in encoder(held_out.columns)]
         task = sm_runtime.Task(
@@ -81,6 +81,7 @@ def main() -> int:
         outcome = sm_runtime.fit(plan, group, task, checkpoint_dir=args.checkpoint_dir, hosts=len(environment.hosts))
         if outcome.finished and group.first:
             card = model_card(args, group, rows, held_out, outcome.history, time.monotonic() - started)
+            network = package.served(make_network(encoder, learned), outcome.weights, group.device)
             reference = preprocessing.drift_reference(rows, learned["numeric"], score(network, probe), held_out.labels)
             write_model(args, outcome.weights, learned, rows, reference, card)
     return outcome.exit_code
@@ -91,6 +92,10 @@ def learn(args: argparse.Namespace, rows: tables.Table) -> dict:
     categorical = [name.strip() for name in args.categorical.split(",") if name.strip()]
     hidden = [int(units) for units in str(args.hidden).split(",")]
     return preprocessing.learn(rows, categorical, {"hidden": hidden, "embed": args.embed, "dropout": args.dropout})
+
+
+def make_network(encoder: inference.Encoder, learned: dict) -> inference.Network:
+    return inference.Network(encoder.width, encoder.embeddings, len(encoder.places), **learned["network"])
 
 
 def loss(network: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -72,7 +72,7 @@ def main() -> int:
             # The learning rate is constant: nothing but the length of the run depends on the epochs.
             identity={**options.identity(args, leave_out=["epochs"]), "data": [data.files, held_out.files]},
             validate=lambda model: measure("validation", model, held_out),
-            write=lambda weights, history: write_model(args, group, network, weights, history, data, held_out, watched),
+            write=lambda weights, history: write_model(args, group, weights, history, data, held_out, watched),
         )
         task = gadam.breed(task, plan, group)
         try:
@@ -85,7 +85,7 @@ def main() -> int:
             settings = f"{args.optimizer}, learning_rate {args.learning_rate:g}, batch_size {args.batch_size}"
             raise FloatingPointError(f"{error} (with {settings})") from None
         if outcome.finished and group.first and args.test:
-            sm_runtime.report(measure("test", network, images.read(args.test)))
+            sm_runtime.report(measure("test", served(args, group, outcome.weights), images.read(args.test)))
     return outcome.exit_code
 
 
@@ -139,9 +139,13 @@ def watch(data: images.Images) -> dict:
     }
 
 
-def write_model(args, group, network, weights: dict, history: list[dict], data, held_out, watched: dict) -> None:
+def served(args: argparse.Namespace, group: sm_runtime.Group, weights: dict) -> torch.nn.Module:
+    return package.served(inference.Network(args.width, args.dropout), weights, group.device)
+
+
+def write_model(args, group, weights: dict, history: list[dict], data, held_out, watched: dict) -> None:
     """Write all that serves, watches and explains the model, together."""
-    chances = ask(network, held_out).softmax(dim=1).numpy().round(inference.DECIMALS)
+    chances = ask(served(args, group, weights), held_out).softmax(dim=1).numpy().round(inference.DECIMALS)
     answered = drift_profile.classifier(chances, inference.NAMES, held_out.labels)
     reference = drift_profile.document(**watched, **answered)
     package.write(

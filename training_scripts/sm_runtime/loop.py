@@ -114,6 +114,9 @@ def fit(plan: Plan, group: Group, task: Task, *, checkpoint_dir: str | None = No
     finally:
         run.feed.close()
     run.checkpoints.finish()
+    # Nobody leaves before the last checkpoint is written: torchrun kills the others soon after a process has ended by
+    # SIGTERM (torch before 2.13 in 30 seconds).
+    group.wait()
     return Outcome(finished=finished, steps=run.step, history=run.history, weights=run.weights())
 
 
@@ -155,6 +158,8 @@ class _Run:
 
     def train(self) -> bool:
         """Go on to the end of the last epoch; return False where SIGTERM came first."""
+        if (ended := self.position["epoch"]) > len(self.history):  # SIGTERM came before it could be validated
+            self.end_epoch(ended)
         begun = False
         for number, step, micro, batch in self.feed:
             if not begun:
@@ -219,6 +224,11 @@ class _Run:
         stop, save, line, loss, waited = self.pulse.talk([float(value) for value in told])
         members = 1 if self.parallel.together else self.group.size
         self.note(step, loss / members, waited / self.group.size)
+        if step.last and stop and self.checkpoints.wanted:
+            # Validation may take longer than SIGTERM leaves: save before it, and let the next run validate.
+            self.save()
+            if self.step < self.steps:
+                return True
         if step.last:
             self.end_epoch(step.epoch + 1)
         elif line and first:
@@ -241,11 +251,13 @@ class _Run:
         metrics = {"epoch": epoch, "train:loss": round(self.epoch_loss / self.epoch_samples, 6)}
         self.epoch_loss = self.epoch_samples = 0.0
         if self.task.validate:
+            seeds.set_seeds(self.plan.seed, self.member, self.step)
             metrics |= self.group.from_first(self.task.validate(self.model))
         # The loss of a step is that of the weights before it: nothing else would tell of the last one.
         if self.group.any(not parallel.finite(self.model)):
             raise Diverged("weights are no numbers", epoch)
         self.history.append({name: _number(value) for name, value in metrics.items()})
+        self.saved_step = min(self.saved_step, self.step - 1)  # what is saved of this step knows nothing of this
         self.write()
         if self.group.first:
             self.report(self.history[-1])

@@ -28,6 +28,12 @@ def digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def served(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], device: torch.device) -> torch.nn.Module:
+    """Fill a new network with weights, to ask it in one process: of a sharded model all processes must ask together."""
+    network.load_state_dict(weights)
+    return network.to(device).eval()
+
+
 def write(
     folder: str | pathlib.Path,
     weights: Mapping[str, torch.Tensor],

@@ -65,7 +65,7 @@ def main() -> int:
         outcome = sm_runtime.fit(plan, group, task, checkpoint_dir=args.checkpoint_dir, hosts=len(environment.hosts))
         if outcome.finished and group.first:
             documents = {"network": shape, "vocabulary": vocabulary}
-            write_model(args, group, network, outcome, documents, data, held_out)
+            write_model(args, group, outcome, documents, data, held_out)
     return outcome.exit_code
 
 
@@ -122,9 +122,10 @@ def drift_reference(network: torch.nn.Module, vocabulary: list[str], held_out: s
     )
 
 
-def write_model(args, group, network, outcome: sm_runtime.Outcome, documents: dict, data, held_out) -> None:
+def write_model(args, group, outcome: sm_runtime.Outcome, documents: dict, data, held_out) -> None:
     """Write all that serves, watches and explains the model, together."""
     vocabulary = documents["vocabulary"]
+    network = package.served(inference.Model(vocabulary, documents["network"]).network, outcome.weights, group.device)
     metrics, files = outcome.history[-1], {"train": data.files, "validation": held_out.files}
     if args.test:
         test = snippets.read(args.test)

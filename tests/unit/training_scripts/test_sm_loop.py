@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,36 @@ def test_sigterm_ends_after_the_step_and_the_next_run_goes_on(tmp_path: Path) ->
     whole = fit(tmp_path, plan(), task())
     assert torch.equal(resumed.weights["weight"], whole.weights["weight"])
     assert resumed.history == whole.history
+
+
+@pytest.mark.parametrize("last", [7, 14])
+def test_sigterm_at_the_end_of_an_epoch_saves_before_it_validates(tmp_path: Path, last: int) -> None:
+    folder = CheckpointFolder(str(tmp_path / "checkpoints"), keep=2)
+    saved: list[int] = []
+
+    def interrupt(number: int, _step: sm_runtime.Step) -> None:
+        if number == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def validate(_model: torch.nn.Module) -> dict[str, float]:
+        if stopping.stop_wanted():
+            deadline = time.monotonic() + 20
+            while not (found := folder.newest()):
+                assert time.monotonic() < deadline, "it validates before it has saved"
+                time.sleep(0.01)
+            saved.append(found.step)
+        return {"drawn": torch.rand(()).item()}
+
+    stopped = fit(tmp_path, plan(), task(on_step=interrupt, validate=validate), checkpoint_dir=str(folder.folder))
+    # What is left of the whole run after its last step is little: it is done, once all is safe.
+    assert (stopped.finished, saved) == ((True, [14]) if last == 14 else (False, []))
+    assert folder.newest().step == last  # type: ignore[union-attr]
+    stopping._wanted.clear()
+    resumed = fit(tmp_path, plan(), task(validate=validate), checkpoint_dir=str(folder.folder))
+    whole = fit(tmp_path, plan(), task(validate=validate))
+    assert torch.equal(resumed.weights["weight"], whole.weights["weight"])
+    assert resumed.history == whole.history
+    assert len(resumed.history) == 2
 
 
 def test_a_checkpoint_of_other_hyperparameters_is_refused(tmp_path: Path) -> None:

@@ -36,4 +36,6 @@ def library(module: str, package: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise LibraryMissing(f"{what} needs the library {module}: pip install {package} ({error})") from error
+        raise LibraryMissing(
+            f"{what} needs the library {module}: add `pip install {package}` to the job's image ({error})"
+        ) from error

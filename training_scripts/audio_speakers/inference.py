@@ -49,7 +49,8 @@ class Network(torch.nn.Module):
 
     def learn_scale(self, frames: np.ndarray) -> None:
         """Take mean and standard deviation from the training frames (n x 12)."""
-        self.scale.data.copy_(torch.from_numpy(np.stack([frames.mean(axis=0), frames.std(axis=0)])))
+        spread = frames.std(axis=0)
+        self.scale.data.copy_(torch.from_numpy(np.stack([frames.mean(axis=0), np.where(spread > 0, spread, 1)])))
 
     def forward(self, frames: torch.Tensor, lengths: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
         """Frames (n x longest x 12, anything after the end) and lengths (int64[n]) to logits (n x 9).

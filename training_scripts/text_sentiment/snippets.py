@@ -39,10 +39,13 @@ def read(folder: str) -> Snippets:
     texts, ratings, files = [], [], []
     for path in paths:
         before = len(texts)
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                texts.append(row.get("text") or "")
-                ratings.append(to_rating(path, len(texts) - before, row))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            try:
+                for row in csv.DictReader(file):
+                    texts.append(row.get("text") or "")
+                    ratings.append(to_rating(path, len(texts) - before, row))
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise SystemExit(f"{path} is no CSV file in UTF-8: {error}") from None
         if len(texts) == before:
             raise SystemExit(f"{path} has no rows")
         name = str(path.relative_to(root))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(SystemExit, match="does not hold the arrays"):
         images.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("bit", [0x01, 0x10, 0xFF])
+def test_no_byte_of_an_archive_can_be_wrong_and_end_in_another_error(tmp_path: Path, bit: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 9, (2, 28, 28), np.uint8)
+    path = write(tmp_path / "a.npz", images=noise, labels=LABELS)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        broken = bytearray(whole)
+        broken[place] ^= bit
+        with contextlib.suppress(SystemExit):
+            found = images.read_file(path, bytes(broken))
+            assert np.array_equal(found["images"], noise), place
 
 
 def test_an_empty_channel_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from data_files import recordio
 from PIL import Image
 
 import sm_runtime
-from sm_runtime.readers import DataRefused, Field, ReaderError, open_dataset, strings
+from sm_runtime.readers import DataCorrupt, DataRefused, Field, ReaderError, open_dataset, strings
 from sm_runtime.readers.tables import ParquetShard
 
 
@@ -172,3 +172,16 @@ def test_one_byte_a_sample_is_a_number_that_may_be_converted(tmp_path):
     np.save(tmp_path / "label.npy", np.arange(16, dtype=np.uint8))
     labels = open_dataset(tmp_path, fields={"label": Field(dtype="int64")}).batch(np.arange(16))["label"]
     assert labels.tolist() == list(range(16))
+
+
+def test_headers_that_cannot_be_parsed_are_broken_files_and_no_crash(tmp_path):
+    npy, csv = tmp_path / "npy", tmp_path / "csv"
+    npy.mkdir()
+    csv.mkdir()
+    np.save(npy / "x.npy", np.arange(9))
+    whole = (npy / "x.npy").read_bytes()
+    (npy / "x.npy").write_bytes(whole.replace(b"'fortran_order'", b"'fortran_order("))
+    (csv / "a.csv").write_bytes(b"x,\xe9\n1,2\n")
+    for folder, told in ((npy, "no whole npy file"), (csv, "the header line is not UTF-8")):
+        with pytest.raises(DataCorrupt, match=told):
+            open_dataset(folder)

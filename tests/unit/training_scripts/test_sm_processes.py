@@ -13,7 +13,7 @@ from test_sm_group import SCRIPTS, free_ports
 
 #: Every process prints a line of JSON with what it has seen.
 HEAD = """
-import json, resource, sys, torch, sm_runtime
+import json, sys, torch, sm_runtime
 from sm_runtime.ranks import Group
 environment, folder = sm_runtime.read_environment(), sys.argv[1]
 """
@@ -21,9 +21,8 @@ environment, folder = sm_runtime.read_environment(), sys.argv[1]
 #: 16 layers of 4 MB, and Adam's two moments of each.
 SHARDED = """
 plan = sm_runtime.Plan(epochs=1, batch_size=4, parallel="fsdp2", checkpoint_s=1e6)
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before = []
+def memory(of):
+    return int(open("/proc/self/status").read().partition(of)[2].split()[0]) / 1024
 with sm_runtime.join(environment, plan) as group:
     task = sm_runtime.Task(
         model=torch.nn.Sequential(*[torch.nn.Linear(1024, 1024, bias=False) for _ in range(16)]),
@@ -34,11 +33,12 @@ with sm_runtime.join(environment, plan) as group:
     run = sm_runtime.loop._Run(plan, group, task, folder, 1)
     run.checkpoints.save, save = lambda *_: 0.0, run.checkpoints.save
     run.train()
-    before = peak()
+    open("/proc/self/clear_refs", "w").write("5")  # the peak (VmHWM) counts from here
+    before = memory("VmRSS:")
     save(run.step, run.snapshot)
     run.checkpoints.finish()
     group.wait()
-    print(json.dumps({"grown_mb": peak() - before}))
+    print(json.dumps({"grown_mb": memory("VmHWM:") - before}))
 """
 
 UNEQUAL = """
@@ -70,6 +70,7 @@ with sm_runtime.join(environment, sm_runtime.Plan(epochs=1, batch_size=1)) as gr
 def run(program: str, folder: Path) -> list[dict[str, Any]]:
     """Run a program in two processes; return what each has printed last."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_ports(1)[0], "OMP_NUM_THREADS": "1"}
+    shared["MALLOC_MMAP_THRESHOLD_"] = "65536"  # so that what is freed is free
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", HEAD + program, str(folder)],

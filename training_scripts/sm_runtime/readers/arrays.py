@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -96,7 +97,7 @@ def _load(path: Path) -> np.ndarray:
         if "pickle" in str(error) or "Python objects" in str(error):
             raise DataRefused(f"{path} holds Python objects, which could run code: save numbers") from error
         raise DataCorrupt(path, f"no whole npy file: {error}") from error
-    except EOFError as error:
+    except (EOFError, SyntaxError, tokenize.TokenError) as error:  # numpy reads headers as Python
         raise DataCorrupt(path, f"no whole npy file: {error}") from error
 
 

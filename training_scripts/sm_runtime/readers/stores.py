@@ -14,6 +14,8 @@ from sm_runtime.readers.wire import WireError
 
 #: Samples that a block has at least, where chunks are smaller.
 BLOCK_ROWS = 256
+#: What h5py raises where the library finds bytes wrong.
+H5_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
 
 
 class Hdf5Shard(BlockShard):
@@ -23,9 +25,12 @@ class Hdf5Shard(BlockShard):
         self.path, self._handle = path, None
         h5py = library("h5py", "h5py", "HDF5")
         found: dict[str, Any] = {}
-        self.handle.visititems(
-            lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None
-        )
+        try:
+            self.handle.visititems(
+                lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None
+            )
+        except H5_ERRORS as error:
+            raise DataCorrupt(path, f"its groups cannot be read: {error}") from error
         samples = _samples(path, {name: item.shape for name, item in found.items()})
         self._names = sorted(found)
         chunk = max([item.chunks[0] if item.chunks else 1 for item in found.values()])
@@ -36,7 +41,7 @@ class Hdf5Shard(BlockShard):
         start, end = self.span(block)
         try:
             columns = {name: self.handle[name][start:end] for name in self._names}
-        except OSError as error:
+        except H5_ERRORS as error:
             raise DataCorrupt(self.path, f"cannot be read: {error}", record=start) from error
         return {name: _bytes(column) if column.dtype == object else column for name, column in columns.items()}
 

@@ -127,6 +127,7 @@ def _parse(data: bytes, path: Path, types: dict[str, Any], record: int, offset: 
     read, parse = csv.ReadOptions(use_threads=False), csv.ParseOptions(newlines_in_values=True)
     try:
         table = csv.read_csv(arrow.BufferReader(data), read_options=read, parse_options=parse, convert_options=convert)
+        names = table.column_names
     except arrow.ArrowInvalid as error:
         what = (
             f"rows from here on do not parse: {error}; give types with fields={{...: Field(dtype=...)}} if they should"
@@ -134,10 +135,12 @@ def _parse(data: bytes, path: Path, types: dict[str, Any], record: int, offset: 
         raise DataCorrupt(path, what, record=record, offset=offset) from error
     except KeyError as error:
         raise DataRefused(f"{path} lacks a column that is asked for: {error}") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise DataRefused(f"{path} has several columns of one name: {table.column_names}")
-    if types and set(table.column_names) != set(types):
-        raise DataRefused(f"{path} has the columns {table.column_names}, the first file {sorted(types)}")
+    except UnicodeDecodeError as error:
+        raise DataCorrupt(path, f"the header line is not UTF-8: {error}") from error
+    if len(set(names)) < len(names):
+        raise DataRefused(f"{path} has several columns of one name: {names}")
+    if types and set(names) != set(types):
+        raise DataRefused(f"{path} has the columns {names}, the first file {sorted(types)}")
     return table
 
 

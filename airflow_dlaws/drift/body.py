@@ -153,7 +153,8 @@ def documents(kind: str, text: str) -> Iterator[Any]:
 
     :raises Unreadable: one is no JSON.
     """
-    parts = [line for line in text.splitlines() if line.strip()] if kind == "jsonlines" else [text]
+    # Not splitlines(): JSON's texts may hold what ends lines in Unicode alone.
+    parts = [line for line in text.split("\n") if line.strip()] if kind == "jsonlines" else [text]
     for part in parts:
         try:
             document = json.loads(part)

@@ -37,7 +37,7 @@ import torch.distributed as dist
 from sm_runtime.loop import Task
 from sm_runtime.plan import Plan
 from sm_runtime.ranks import Group
-from sm_runtime.sampler import shuffled
+from sm_runtime.sampler import order_of
 from sm_runtime.seeds import mix, set_seeds
 
 #: Base rate of mutation: of a hundred weights one, where the parents have no fitness at all.
@@ -290,7 +290,7 @@ def breed(task: Task, plan: Plan, group: Group, *, judge: str = "validation:loss
         task,
         optimizer=make_optimizer,
         # Every member sees every sample in each epoch, in an order of its own.
-        order=shuffled(len(task.data), mix(plan.seed, group.rank)),
+        order=order_of(task.data, mix(plan.seed, group.rank)),
         validate=validate,
         also={**task.also, "population": population},
     )

@@ -22,7 +22,7 @@ from sm_runtime.plan import Plan
 from sm_runtime.precision import autocast
 from sm_runtime.pulse import PULSE_S, Pulse
 from sm_runtime.ranks import Group
-from sm_runtime.sampler import MicroBatch, Order, Sampler, Step, shuffled
+from sm_runtime.sampler import MicroBatch, Order, Sampler, Step, order_of
 
 
 class Stateful(Protocol):
@@ -132,8 +132,7 @@ class _Run:
         rank, size = (0, 1) if self.population else (group.rank, group.size)
         samples = len(task.data)
         group.must_agree("data", [samples, getattr(task.data, "digest", None)])
-        own_order = getattr(task.data, "order", None)
-        order = task.order or (own_order(plan.seed) if own_order else shuffled(samples, plan.seed))
+        order = task.order or order_of(task.data, plan.seed)
         micro_batches = plan.micro_batches or size
         even = plan.parallel == "fsdp2"
         self.sampler = Sampler(samples, plan.batch_size, micro_batches, order=order, rank=rank, size=size, even=even)

@@ -7,7 +7,7 @@ processes share them, the same samples meet the same random numbers in the same 
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,11 @@ def shuffled_blocks(samples: int, seed: int, block: int) -> Order:
         return np.concatenate([start + generator.permutation(min(block, samples - start)) for start in starts])
 
     return order
+
+
+def order_of(data: Any, seed: int) -> Order:
+    """Return the order that data have of their own, as readers of files do; else shuffle all samples."""
+    return data.order(seed) if hasattr(data, "order") else shuffled(len(data), seed)
 
 
 def in_order(samples: int) -> Order:

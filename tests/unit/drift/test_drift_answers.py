@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_dlaws.drift.answers import output_columns, read_answers
-from airflow_dlaws.drift.body import Fault, Unreadable
+from airflow_dlaws.drift.body import Fault, Unreadable, documents
 from airflow_dlaws.drift.cells import CategoricalProfile, NumericProfile
 from airflow_dlaws.drift.profile import CONFIDENCE, PREDICTED_LABEL, PREDICTION, probability_name
 
@@ -151,3 +151,9 @@ def test_no_answer_whatever_crashes_the_reader(three, two, value, rows):
         assert {len(column) for column in columns.values()} == {len(answers)}
         for column in columns.values():
             assert not any(isinstance(each, (list, dict)) for each in column)
+
+
+def test_a_line_of_json_lines_ends_where_json_says_and_not_where_unicode_does():
+    rows = [{"text": "two\u2028lines"}, {"text": "and\x85more"}]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    assert list(documents("jsonlines", text)) == rows

@@ -18,6 +18,8 @@ Item = tuple[int, Step, MicroBatch, Any]
 #: Steps that are planned at once. Between two steps of training, with the processor's caches full of other things,
 #: planning one takes 40 microseconds; right after another one it takes 8.
 AT_ONCE = 64
+#: Seconds for a read that is under way when training ends: of SIGTERM's 120 a store that hangs must not take more.
+CLOSE_S = 10.0
 
 
 class Feed:
@@ -84,9 +86,10 @@ class Ahead:
             yield item
 
     def close(self) -> None:
-        """End the thread after the item it is at."""
+        """End the thread after the item it is at; leave it where that takes longer than CLOSE_S."""
         self._closed.set()
-        while self._thread.is_alive():
+        deadline = time.monotonic() + CLOSE_S
+        while self._thread.is_alive() and time.monotonic() < deadline:
             try:
                 self._queue.get(timeout=0.05)
             except queue.Empty:

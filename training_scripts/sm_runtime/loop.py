@@ -218,11 +218,14 @@ class _Run:
         now, first = time.monotonic(), self.group.first
         save = first and self.checkpoints.wanted and self.interval.due(now) and not self.checkpoints.writing
         line = first and self.pace.due()
-        loss = torch.stack(self.losses).sum(dtype=torch.float64).item()
-        told = [stopping.stop_wanted(), save, line, loss, self.feed.waited]
-        stop, save, line, loss, waited = self.pulse.talk([float(value) for value in told])
-        members = 1 if self.parallel.together else self.group.size
-        self.note(step, loss / members, waited / self.group.size)
+        own = torch.stack(self.losses).sum(dtype=torch.float64).item()
+        known = math.isfinite(own)
+        told = [stopping.stop_wanted(), save, line, own if known else 0.0, self.feed.waited, known]
+        stop, save, line, loss, waited, many = self.pulse.talk([float(value) for value in told])
+        # One process without a loss spoils the model that all share; of a population the others go on and breed.
+        if many < (1 if self.population else self.group.size):
+            raise Diverged(f"the training loss is {math.nan if known else own}", step.epoch + 1)
+        self.note(loss / (1 if self.parallel.together else many), waited / self.group.size)
         if step.last and stop and self.checkpoints.wanted:
             # Validation may take longer than SIGTERM leaves: save before it, and let the next run validate.
             self.save()
@@ -236,9 +239,7 @@ class _Run:
             self.save()
         return bool(stop) and self.step < self.steps
 
-    def note(self, step: Step, loss: float, waited: float) -> None:
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss}", step.epoch + 1)
+    def note(self, loss: float, waited: float) -> None:
         self.pace.add(samples=self.samples, loss=loss, waited_s=waited)
         self.epoch_loss += loss
         self.epoch_samples += self.samples

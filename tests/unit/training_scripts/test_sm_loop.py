@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,27 @@ def test_sigterm_ends_after_the_step_and_the_next_run_goes_on(tmp_path: Path) ->
     whole = fit(tmp_path, plan(), task())
     assert torch.equal(resumed.weights["weight"], whole.weights["weight"])
     assert resumed.history == whole.history
+
+
+def test_a_read_that_hangs_does_not_keep_a_stopped_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(sm_runtime.Tensors):
+        free, asked = threading.Event(), 0
+
+        def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, ...]:
+            self.asked += 1
+            if self.asked > 4 and not self.free.wait(60):
+                raise AssertionError("the run has waited for the read")
+            return super().batch(indices)
+
+    def interrupt(number: int, _step: sm_runtime.Step) -> None:
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("sm_runtime.feed.CLOSE_S", 0.2)
+    data = Hanging(*task().data.tensors)  # type: ignore[attr-defined]
+    stopped = fit(tmp_path, plan(prefetch=2), task(data=data, on_step=interrupt), checkpoint_dir=str(tmp_path / "c"))
+    data.free.set()
+    assert (stopped.finished, stopped.steps) == (False, 2)
 
 
 @pytest.mark.parametrize("last", [7, 14])

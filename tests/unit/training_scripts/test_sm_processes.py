@@ -56,6 +56,30 @@ with sm_runtime.join(environment, plan) as group:
         print(json.dumps({"refused": str(error)}))
 """
 
+DIVERGED_MEMBER = """
+from sm_runtime import gadam
+plan = sm_runtime.Plan(epochs=3, batch_size=4, parallel="population", report_s=0.0)
+with sm_runtime.join(environment, plan) as group:
+    gadam.seed_member(plan, group)
+    steps, network = [], torch.nn.Linear(1, 1)
+    def loss(model, batch):
+        broken = float("nan") if group.rank == 2 and len(steps) == 1 else 1.0
+        return (model(batch[0]).squeeze(1) - 2).square() * broken
+    task = sm_runtime.Task(
+        model=network,
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.1),
+        data=sm_runtime.Tensors(torch.ones(12, 1)),
+        loss=loss,
+        validate=lambda model: {"validation:loss": (model(torch.ones(1, 1)) - 2).square().item()},
+        on_step=lambda *_: steps.append(1),
+    )
+    task = gadam.breed(task, plan, group)
+    outcome = sm_runtime.fit(plan, group, task)
+    first = task.also["population"].history[0]
+    finite = all(bool(torch.isfinite(weights).all()) for weights in outcome.weights.values())
+    print(json.dumps({"finite": finite, "losses": [str(each) for each in first.losses], "survivors": first.survivors}))
+"""
+
 STATES = """
 with sm_runtime.join(environment, sm_runtime.Plan(epochs=1, batch_size=1)) as group:
     kinds = [torch.bool, torch.int16, torch.uint32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e5m2]
@@ -67,11 +91,16 @@ with sm_runtime.join(environment, sm_runtime.Plan(epochs=1, batch_size=1)) as gr
 """
 
 
-def run(program: str, folder: Path) -> list[dict[str, Any]]:
-    """Run a program in two processes; return what each has printed last."""
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_ports(1)[0], "OMP_NUM_THREADS": "1"}
+def run(program: str, folder: Path, *, processes: int = 2) -> list[dict[str, Any]]:
+    """Run a program in several processes; return what each has printed last."""
+    shared = {
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_ports(1)[0],
+        "OMP_NUM_THREADS": "1",
+    }
     shared["MALLOC_MMAP_THRESHOLD_"] = "65536"  # so that what is freed is free
-    processes = [
+    running = [
         subprocess.Popen(
             [sys.executable, "-c", HEAD + program, str(folder)],
             env={**os.environ, **shared, "PYTHONPATH": str(SCRIPTS), "RANK": rank, "LOCAL_RANK": rank},
@@ -79,12 +108,12 @@ def run(program: str, folder: Path) -> list[dict[str, Any]]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in "01"
+        for rank in map(str, range(processes))
     ]
     try:
-        said = [process.communicate(timeout=120) for process in processes]
+        said = [process.communicate(timeout=120) for process in running]
     finally:
-        for process in processes:
+        for process in running:
             process.kill()
             process.wait()
     assert all(out for out, _ in said), said
@@ -107,3 +136,10 @@ def test_tensors_of_every_type_reach_the_other_processes(tmp_path: Path) -> None
     for said in run(STATES, tmp_path):
         assert said["same"]
         assert all(said["same"])
+
+
+def test_a_member_that_diverges_is_bred_out_and_the_others_go_on(tmp_path: Path) -> None:
+    for said in run(DIVERGED_MEMBER, tmp_path, processes=3):
+        assert said["losses"][2] == "nan"
+        assert 2 not in said["survivors"]
+        assert said["finite"]

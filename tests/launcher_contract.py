@@ -29,7 +29,7 @@ from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.jobs.wire import from_json, to_json
-from airflow_dlaws.launchers.protocol import Collecting, Held, Launcher, LogCursor
+from airflow_dlaws.launchers.protocol import Asking, Collecting, Held, Launcher, LogCursor, Noting
 
 Specs = Callable[..., Any]
 Count = Callable[[TaskIdentity], int]
@@ -127,6 +127,28 @@ class LauncherContract:
         found = launcher.submit(wanted, task)
         assert (found.adopted, found.attempt, count_jobs(task)) == (True, 1, 1)
         launcher.stop(found.reference)
+
+    def test_who_is_killed_over_a_submission_knows_what_to_stop(
+        self, launcher: Launcher[Any], dying: Launcher[Any], spec: Specs
+    ) -> None:
+        with pytest.raises(Killed):
+            dying.submit(spec("forever.py"), any_task())
+        assert isinstance(dying, Asking)
+        assert isinstance(launcher, Held)
+        assert dying.asked_for is not None
+        job = dying.asked_for
+        assert launcher.holder(job.reference) in ("", job.holder)
+        assert launcher.stop(job.reference)
+
+    def test_a_last_try_that_finds_no_job_of_its_own_stops_what_was_noted(
+        self, launcher: Launcher[Any], spec: Specs
+    ) -> None:
+        task, wanted = any_task(), spec("forever.py")
+        first = launcher.submit(wanted, task)
+        assert isinstance(launcher, Noting)
+        assert launcher.stop_last(wanted.output_s3_uri, task)
+        assert wait_for(launcher, first.reference, ended).phase is JobPhase.STOPPED
+        assert launcher.stop_last(wanted.output_s3_uri, task) is None
 
     def test_a_reference_survives_a_process_boundary(self, launcher: Launcher[Any], spec: Specs) -> None:
         reference = launcher.submit(spec("forever.py"), any_task()).reference

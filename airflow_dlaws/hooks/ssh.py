@@ -35,6 +35,7 @@ class SshShell:
         self._sessions = threading.BoundedSemaphore(_SESSIONS)
         self._lock = threading.Lock()
         self._client: Any = None
+        self._hook: Any = None
         self._was_let_in = False
         self._failure: BaseException | None = None
         self._rest_until = 0.0
@@ -42,6 +43,13 @@ class SshShell:
     def __del__(self) -> None:
         if self._client is not None:
             self._client.close()
+
+    def prepare(self) -> None:
+        """Ask Airflow for the connection now and for good, for where it cannot be asked later: in a signal handler.
+
+        :raises ServiceRefused: there is none.
+        """
+        self._hook = _hook(self._conn_id)
 
     def run(self, script: str, *, limit_s: float = DEFAULT_LIMIT_S) -> Answer:
         """See the protocol."""
@@ -79,7 +87,11 @@ class SshShell:
             if self._failure is not None and time.monotonic() < self._rest_until:
                 raise self._failure
             try:
-                self._client, self._failure, self._was_let_in = _connect(self._conn_id), None, True
+                self._client, self._failure, self._was_let_in = (
+                    (self._hook or _hook(self._conn_id)).get_conn(),
+                    None,
+                    True,
+                )
             except Exception as error:
                 self._failure, self._rest_until = error, time.monotonic() + _REST_S
                 raise
@@ -125,8 +137,8 @@ def _open_session(transport: Any) -> Any:
             time.sleep(0.2)
 
 
-def _connect(conn_id: str) -> Any:
-    """Open the connection.
+def _hook(conn_id: str) -> Any:
+    """Return what opens the connection.
 
     :raises ServiceRefused: the provider is not installed, or Airflow has no such connection.
     """
@@ -138,7 +150,7 @@ def _connect(conn_id: str) -> Any:
         raise ServiceRefused("ssh:// addresses need pip install 'airflow-dlaws[slurm]'") from error
     try:
         # One attempt: whoever asks tries again, and a triggerer must not wait here.
-        return SSHHook(ssh_conn_id=conn_id, conn_retry_attempts=1).get_conn()
+        return SSHHook(ssh_conn_id=conn_id, conn_retry_attempts=1)
     except AirflowNotFoundException as error:
         raise ServiceRefused(f"Airflow has no connection {conn_id!r}: create one of type SSH") from error
 

@@ -32,7 +32,7 @@ from airflow_dlaws.jobs.wire import to_json
 from airflow_dlaws.launchers.aws_errors import error_code, error_text, service_errors
 from airflow_dlaws.launchers.job_log import TRAINING_LOG_GROUP, read_log, read_tail
 from airflow_dlaws.launchers.job_tags import DIGEST_TAG, job_tags
-from airflow_dlaws.launchers.protocol import Launcher, LogCursor, LogPage
+from airflow_dlaws.launchers.protocol import AskedJob, Launcher, LogCursor, LogPage
 from airflow_dlaws.launchers.sagemaker import SageMakerLauncher
 from airflow_dlaws.launchers.sagemaker_jobs import JobKind, JobOrder, SageMakerJobs
 from airflow_dlaws.launchers.sagemaker_request import job_status, training_request
@@ -43,6 +43,7 @@ ENGINE = "batch"
 JOB_TYPE = "SAGEMAKER_TRAINING"
 #: Batch's verbs are others than SageMaker's: what the base class would call by this name, this one does itself.
 _METHOD = "service_job"
+_JOB_ARN = ":service-job/"
 #: Beside the members of CreateTrainingJob in an order.
 _QUEUE = "JobQueue"
 #: Between a refused second submission and the first one's appearance in the queue's list.
@@ -111,8 +112,18 @@ class BatchLauncher(SageMakerJobs):
     stops_with = ("batch", "s3")
 
     def __init__(self, client: Callable[[str], Any], queue: BatchQueue | None = None) -> None:
-        super().__init__(client)
         self._queue = queue
+        self._asking: BatchLauncher | None = None
+        super().__init__(client)
+
+    @property
+    def asked_for(self) -> AskedJob | None:
+        """See the protocol `Asking`: a submission goes through a launcher that knows its queue."""
+        return self._asking.asked_for if self._asking else self._asked_for
+
+    @asked_for.setter
+    def asked_for(self, asked: AskedJob | None) -> None:
+        self._asked_for = asked
 
     def submit(self, spec: TrainingSpec, identity: TaskIdentity, *, stop_former: bool = True) -> Submission:
         """Queue the task's job, or adopt the one an earlier try has queued; see the protocol for what it raises."""
@@ -120,7 +131,8 @@ class BatchLauncher(SageMakerJobs):
             raise SpecificationError(
                 "a job of the engine 'batch' needs job_queue: the name of a job queue of type SAGEMAKER_TRAINING"
             )
-        training, tasks = SageMakerLauncher(self._client), BatchLauncher(self._client, spec.job_queue)
+        training = SageMakerLauncher(self._client)
+        tasks = self._asking = BatchLauncher(self._client, spec.job_queue)
         code = training.code_of(spec)
         spec = with_own_checkpoints(spec, identity, code.bundle.digest)
         order = JobOrder(
@@ -178,7 +190,7 @@ class BatchLauncher(SageMakerJobs):
 
     def stop(self, reference: JobReference) -> bool:
         """Take the job from the queue, or have its training job stopped; tell whether it had not ended."""
-        job_id = _job_id(reference.arn) or self._find(reference.name)
+        job_id = self._id_of(reference)
         if job_id is None or self.description_of(job_id)["status"] in _ENDED:
             return False
         with service_errors(f"terminate {self.kind.noun} {reference.name}"):
@@ -217,7 +229,10 @@ class BatchLauncher(SageMakerJobs):
 
     def holder(self, reference: JobReference) -> str:
         """See the protocol `Held`. Noted in S3: Batch takes no tags for a service job that exists."""
-        store, uri = ObjectStore(self._client("s3")), _holder_uri(self._described(reference))
+        job_id = self._id_of(reference)
+        if job_id is None:
+            return ""
+        store, uri = ObjectStore(self._client("s3")), _holder_uri(self.description_of(job_id))
         with service_errors(f"read {uri}"):
             return store.read(uri).decode() if store.exists(uri) else ""
 
@@ -275,6 +290,17 @@ class BatchLauncher(SageMakerJobs):
                     f"{self.kind.noun} {name} was submitted before, and the queue does not list it"
                 )
             time.sleep(0.5)
+
+    def reference(self, name: str, arn: str) -> JobReference:
+        """Return the reference of a job; of one that may not be there yet, its queue stands for its ARN."""
+        return super().reference(name, arn or (self._queue.name if self._queue else ""))
+
+    def _id_of(self, reference: JobReference) -> str | None:
+        """Return the id of a job, None where its queue has none of that name."""
+        if _JOB_ARN in reference.arn:
+            return _job_id(reference.arn)
+        place = BatchLauncher(self._client, BatchQueue(name=reference.arn)) if reference.arn else self
+        return place._find(reference.name)
 
     def _exists(self, name: str) -> bool:
         return self._find(name) is not None

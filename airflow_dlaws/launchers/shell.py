@@ -28,6 +28,9 @@ class Answer:
 class Shell(Protocol):
     """Runs scripts for bash on one machine."""
 
+    def prepare(self) -> None:
+        """Ask now for what is needed from others than that machine, so that `run` need not."""
+
     def run(self, script: str, *, limit_s: float = DEFAULT_LIMIT_S) -> Answer:
         """Run a script and return what it has printed.
 

@@ -19,7 +19,7 @@ from airflow_dlaws.jobs.reference import JobReference, JobStatus, Submission
 from airflow_dlaws.jobs.slurm_spec import SlurmSpec
 from airflow_dlaws.launchers import slurm_scripts as scripts
 from airflow_dlaws.launchers.lives import TaskLives
-from airflow_dlaws.launchers.protocol import Launcher
+from airflow_dlaws.launchers.protocol import AskedJob, Launcher
 from airflow_dlaws.launchers.shell import Shell
 from airflow_dlaws.launchers.slurm_jobs import ENGINE, SlurmJobs, trouble
 from airflow_dlaws.launchers.slurm_plan import Plan
@@ -49,7 +49,7 @@ class SlurmLauncher(SlurmJobs):
         lives = TaskLives(ObjectStore(self._client("s3")), root, identity, plan.digest, ENGINE)
         if stop_former:
             self._stop_former(plan, lives)
-        for attempt in range(1, ATTEMPT_LIMIT + 1):
+        for attempt in range(self._last_attempt(plan, lives), ATTEMPT_LIMIT + 1):
             found = self._adopt(plan, attempt)
             if found is None:
                 code_url = self._prepare(plan)
@@ -59,6 +59,17 @@ class SlurmLauncher(SlurmJobs):
                 return found
             self.wait_until_ended(self._reference_to(plan, attempt))  # all attempts write to the same checkpoints
         raise JobFailed(f"this task has started {ATTEMPT_LIMIT} jobs and none ended well: clear it to begin anew")
+
+    def stop_last(self, root: str, identity: TaskIdentity) -> str | None:
+        """See the protocol `Noting`."""
+        lives = TaskLives(ObjectStore(self._client("s3")), S3Uri.parse(root), identity, "", ENGINE)
+        return lives.stop_last(self, self._client)
+
+    def _last_attempt(self, plan: Plan, lives: TaskLives) -> int:
+        """Return which job this life has asked for last: earlier ones were of no use, and may have been deleted."""
+        noted = lives.present_job()
+        arns = {self._reference_to(plan, attempt).arn: attempt for attempt in range(1, ATTEMPT_LIMIT + 1)}
+        return arns.get(noted or "", 1)
 
     def _stop_former(self, plan: Plan, lives: TaskLives) -> None:
         """Stop what the task had started before it was cleared or changed, on another cluster too.
@@ -85,6 +96,7 @@ class SlurmLauncher(SlurmJobs):
     def _adopt(self, plan: Plan, attempt: int) -> Submission | Reuse | None:
         """Return the job of that attempt if the task can go on with it, START_ANOTHER if not, None if there is none."""
         cluster, name = plan.spec.cluster, plan.name(attempt)
+        self.asked_for = None
         sighting = self.look(cluster.address, cluster.work_dir, [name])[name]
         if not sighting.exists:
             return None
@@ -99,6 +111,7 @@ class SlurmLauncher(SlurmJobs):
             raise JobFailed(f"job {name}, started by an earlier try of this task, is not run again: {reason}")
         if reuse is Reuse.START_ANOTHER:
             return reuse
+        self.asked_for = AskedJob(reference=self._reference_to(plan, attempt))
         return Submission(
             reference=self._reference_to(plan, attempt),
             status=sighting.status,
@@ -138,8 +151,11 @@ class SlurmLauncher(SlurmJobs):
         """
         cluster, holder = plan.spec.cluster, uuid.uuid4().hex
         job = plan.job(attempt, code_url, holder)
+        # There may be a job from here on, whether or not its answer comes.
+        self.asked_for = AskedJob(reference=self._reference_to(plan, attempt), holder=holder)
         answer = self._shell(cluster.address).run(scripts.submit_script(cluster.work_dir, job))
         if answer.code == scripts.NOT_ACCEPTED and not any(words in answer.stderr for words in _PASSING):
+            self.asked_for = None
             raise SpecificationError(f"Slurm refuses the job: {answer.stderr.strip()[-500:]}")
         if answer.code:
             raise trouble(cluster.address, answer, f"submit job {job.name}")

@@ -16,7 +16,7 @@ from airflow_dlaws.errors import NoSuchJob, ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.launchers import slurm_scripts as scripts
-from airflow_dlaws.launchers.protocol import LogCursor, LogPage
+from airflow_dlaws.launchers.protocol import AskedJob, LogCursor, LogPage
 from airflow_dlaws.launchers.shell import Answer, Shell
 from airflow_dlaws.launchers.slurm_archives import upload
 from airflow_dlaws.launchers.slurm_log import read_piece, read_tail
@@ -43,9 +43,12 @@ class SlurmJobs:
     log_group = ""
     #: Names that one look takes: squeue is given all in one argument, which may have 128 KB.
     portion = 200
+    stops_with = ("s3",)
 
     def __init__(self, client: Callable[[str], Any], shell: Callable[[str], Shell]) -> None:
         self._client, self._shell = client, shell
+        #: See the protocol `Asking`.
+        self.asked_for: AskedJob | None = None
 
     def log_prefix(self, reference: JobReference) -> str:
         """See the protocol."""

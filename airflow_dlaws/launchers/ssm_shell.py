@@ -43,6 +43,9 @@ class SsmShell:
         user, _, self._instance = host.rpartition("@")
         self._as_user = f"runuser -u {shlex.quote(user)} -- " if user else ""
 
+    def prepare(self) -> None:
+        """See the protocol; the client is all there is to have."""
+
     def run(self, script: str, *, limit_s: float = DEFAULT_LIMIT_S) -> Answer:
         """See the protocol."""
         head, piece, errors = self._command(self._wrapped(script), limit_s)

@@ -43,6 +43,11 @@ class KeptJob(DlawsOperator):
         """Where the engine notes which jobs the task has started; None where that is not known."""
         return getattr(self, "output_s3_uri", None)
 
+    @property
+    def stops_through(self) -> tuple[str, ...]:
+        """Addresses of the machines by whose shells the engine stops jobs."""
+        return ()
+
     def on_kill(self) -> None:
         """Stop the job because the task's process is being killed, unless a later try of the task has adopted it.
 
@@ -75,6 +80,8 @@ class KeptJob(DlawsOperator):
         self._spare = launcher_for(self.engine, clients)
         for service in getattr(self._spare, "stops_with", ()):
             clients.client(service)
+        for address in self.stops_through:
+            clients.shell(address).prepare()
 
     def _keep(self, submission: Submission) -> None:
         """Know a job from now on.

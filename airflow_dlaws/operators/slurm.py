@@ -99,6 +99,11 @@ class SlurmTrainingOperator(JobOperator):
         self.metrics = metrics
         self._check_what_is_known()
 
+    @property
+    def stops_through(self) -> tuple[str, ...]:
+        """See `KeptJob`."""
+        return (_cluster(self.cluster).address,)
+
     def specification(self, context: Context) -> SlurmSpec:
         """Return the whole specification; by now nothing is a template any more."""
         if self.data_snapshot and is_first_try(context["ti"], self.retries):

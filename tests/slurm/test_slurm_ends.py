@@ -168,8 +168,8 @@ def test_a_comment_that_somebody_has_written_on_the_job_hides_it_from_nobody(ben
 def test_files_that_are_late_are_waited_for_by_the_clock_of_the_head_node(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = bench.launcher.submit(bench.spec("forever.py"), any_task()).reference
-    bench.cluster.wait_until(lambda: bench.cluster.jobs(reference.name)[0][1] == "RUNNING")
+    reference = bench.launcher.submit(bench.spec("deaf.py"), any_task()).reference
+    bench.has_begun(reference)
     with monkeypatch.context() as skewed:
         skewed.setattr("time.time", _an_hour_ahead())
         words = ["job", str(bench.work_dir / reference.name)]

@@ -31,6 +31,9 @@ class DyingShell:
     def __init__(self, shell: SshShell) -> None:
         self._shell = shell
 
+    def prepare(self) -> None:
+        """See the protocol."""
+
     def run(self, script: str, *, limit_s: float = DEFAULT_LIMIT_S) -> Answer:
         answer = self._shell.run(script, limit_s=limit_s)
         if "sbatch" in script:

@@ -120,3 +120,10 @@ def test_a_user_who_was_let_in_before_is_not_given_up_for_a_refusal(cluster: Slu
             new.run("true")
     finally:
         keys.with_suffix(".away").rename(keys)
+
+
+def test_a_prepared_shell_asks_airflow_no_more(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = SshShell("relayed")
+    shell.prepare()
+    monkeypatch.delenv("AIRFLOW_CONN_RELAYED")
+    assert shell.run("echo yes").stdout == b"yes\n"

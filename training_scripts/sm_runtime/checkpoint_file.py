@@ -9,7 +9,6 @@ for each step would leave a file for each step there, and every restart would fe
 """
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -117,12 +116,15 @@ def _digested(header: dict) -> bytes:
 
 
 def _read_content(path: pathlib.Path, header: dict) -> dict | None:
+    """Return what torch.save has written; None where the digest is another. No more than one copy is in memory."""
     with path.open("rb") as file:
         file.seek(HEADER)
-        content = file.read()
-    if hashlib.sha256(content + _digested(header)).hexdigest() != header["sha256"]:
-        return None
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        digest = hashlib.file_digest(file, "sha256")
+        digest.update(_digested(header))
+        if digest.hexdigest() != header["sha256"]:
+            return None
+        file.seek(HEADER)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Saves and restores a run: a snapshot in memory while training stands still, the file by a thread while it goes on."""
 
+import concurrent.futures
 import json
 import threading
 import time
@@ -56,17 +57,14 @@ class Checkpoints:
 
         Raises SystemExit in every process where it was made by another run, or none is whole.
         """
-        found, refusal = None, None
-        if self._folder and self._group.first:
-            try:
-                found = self._folder.newest()
-                refusal = self._refusal(found) if found else None
-                self.written_step = found.step if found else None
-            except SystemExit as error:
-                refusal = str(error)
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(self._read) if self._folder and self._group.first else None
+            self._group.wait_for(lambda seconds: reading is not None and not _done(reading, seconds))
+            found, refusal = reading.result() if reading else (None, None)
         refusal = self._group.from_first(refusal)
         if refusal:
             raise SystemExit(refusal)
+        self.written_step = found.step if found else None
         return self._group.state_from_first(found.state if found else None)
 
     def save(self, step: int, snapshot: Callable[[], dict | None]) -> float:
@@ -86,6 +84,11 @@ class Checkpoints:
         self._thread.start()
         return stall
 
+    def finish_together(self) -> None:
+        """Wait in every process until what the first one has saved is on the disk, however long that takes."""
+        self._group.wait_for(self._still_writing)
+        self.finish()
+
     def finish(self) -> None:
         """Wait until what was saved is on the disk; raise what kept it from there."""
         if self._thread:
@@ -98,6 +101,20 @@ class Checkpoints:
         """Return what the last finished checkpoint has cost, once."""
         cost, self._cost = self._cost, None
         return cost
+
+    def _still_writing(self, seconds: float) -> bool:
+        if self._thread:
+            self._thread.join(seconds)
+        return self.writing
+
+    def _read(self) -> tuple[Found | None, str | None]:
+        """Return what the folder holds, and why it is refused."""
+        assert self._folder
+        try:
+            found = self._folder.newest()
+        except SystemExit as error:
+            return None, str(error)
+        return found, self._refusal(found) if found else None
 
     def _write(self, state: dict, step: int, stall: float) -> None:
         began = time.monotonic()
@@ -115,6 +132,10 @@ class Checkpoints:
         names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         differences = "; ".join(f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here" for name in names)
         return f"{found.path} was made by another run ({differences}): give this one another folder for checkpoints"
+
+
+def _done(reading: concurrent.futures.Future, seconds: float) -> bool:
+    return bool(concurrent.futures.wait([reading], timeout=seconds).done)
 
 
 def to_host(state, *, keep: bool = True):

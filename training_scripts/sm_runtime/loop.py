@@ -113,10 +113,9 @@ def fit(plan: Plan, group: Group, task: Task, *, checkpoint_dir: str | None = No
         finished = run.train()
     finally:
         run.feed.close()
-    run.checkpoints.finish()
     # Nobody leaves before the last checkpoint is written: torchrun kills the others soon after a process has ended by
     # SIGTERM (torch before 2.13 in 30 seconds).
-    group.wait()
+    run.checkpoints.finish_together()
     return Outcome(finished=finished, steps=run.step, history=run.history, weights=run.weights())
 
 

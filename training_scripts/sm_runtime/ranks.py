@@ -7,7 +7,7 @@ import datetime
 import os
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -36,6 +36,7 @@ class Group:
 
     def __init__(self, environment: Environment, *, timeout: datetime.timedelta = PEER_TIMEOUT) -> None:
         self.rank, self.size = environment.rank, environment.world_size
+        self._beat_s = timeout.total_seconds() / 20
         cuda = torch.cuda.is_available()
         self.device = torch.device(f"cuda:{environment.local_rank}" if cuda else "cpu")
         if cuda:
@@ -100,6 +101,14 @@ class Group:
         """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+    def wait_for(self, busy: Callable[[float], bool]) -> None:
+        """Wait until no process is busy, however long: who waits hears of it often enough not to give up.
+
+        :param busy: waits so many seconds at most; returns whether there is still something to do.
+        """
+        while self.any(busy(self._beat_s)):
+            continue
 
     def close(self) -> None:
         """Leave the group."""

@@ -80,6 +80,24 @@ with sm_runtime.join(environment, plan) as group:
     print(json.dumps({"finite": finite, "losses": [str(each) for each in first.losses], "survivors": first.survivors}))
 """
 
+#: Three times as long as a process waits for another.
+SLOW_DISK = """
+import datetime, time
+from sm_runtime.checkpoint_file import CheckpointFolder
+from sm_runtime.checkpoints import Checkpoints
+group = Group(environment, timeout=datetime.timedelta(seconds=2))
+def slowly(work):
+    def slow(*arguments, **options):
+        time.sleep(6)
+        return work(*arguments, **options)
+    return slow
+CheckpointFolder.write, CheckpointFolder.newest = slowly(CheckpointFolder.write), slowly(CheckpointFolder.newest)
+checkpoints = Checkpoints(folder, group, keep=2, identity={})
+checkpoints.save(3, lambda: {"weights": torch.ones(2)})
+checkpoints.finish_together()
+print(json.dumps({"found": checkpoints.newest()["weights"].tolist(), "step": checkpoints.written_step}))
+"""
+
 STATES = """
 with sm_runtime.join(environment, sm_runtime.Plan(epochs=1, batch_size=1)) as group:
     kinds = [torch.bool, torch.int16, torch.uint32, torch.float16, torch.bfloat16, torch.complex64, torch.float8_e5m2]
@@ -143,3 +161,8 @@ def test_a_member_that_diverges_is_bred_out_and_the_others_go_on(tmp_path: Path)
         assert said["losses"][2] == "nan"
         assert 2 not in said["survivors"]
         assert said["finite"]
+
+
+def test_a_disk_may_be_slower_than_processes_wait_for_each_other(tmp_path: Path) -> None:
+    first, other = run(SLOW_DISK, tmp_path)
+    assert (first, other) == ({"found": [1, 1], "step": 3}, {"found": [1, 1], "step": None})

@@ -110,29 +110,53 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.shield(asking)
 
 
-async def cancelled_by_user(task_instance: Any) -> bool:
-    """Tell a user's kill from a restart, in a trigger that is cancelled before 3.3: is its task still deferred?
+def _state_now(task_instance: Any) -> str | None:
+    """Ask Airflow for the state of a task instance, from its worker or from a thread of a triggerer; None: it is gone.
 
-    A restart leaves the task deferred; marking, clearing and deleting do not. Where that cannot be found out, it is a
-    restart: a job that runs on is noticed by its limits, a job stopped by mistake is lost.
+    A task that was cleared and waits for its next worker has no state either.
     """
-    if task_instance is None:
-        return False
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
     ti = task_instance
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    name = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+    state = states.get(ti.run_id, {}).get(name)
+    return None if state is None else str(getattr(state, "value", state))
 
-    def state() -> Any:
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-        states = RuntimeTaskInstance.get_task_states(
-            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-        )
-        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-        return states.get(ti.run_id, {}).get(name)
+#: States of a task that is not to go on, and whose worker may not have heard so: it asks every few seconds.
+_TAKEN_AWAY = frozenset({"failed", "success", "skipped", "upstream_failed", "removed", "restarting"})
 
+
+def was_taken_away(task_instance: Any) -> bool:
+    """Tell, on a task's own worker, whether the task was marked or cleared; where that cannot be found out, it was not.
+
+    Airflow refuses the deferral of such a task and ends its process as if nothing were: nobody is told.
+    """
     try:
-        return bool(await in_thread(state) != "deferred")
+        return _state_now(task_instance) in _TAKEN_AWAY
     except Exception:
         return False
+
+
+async def killed_by_user(task_instance: Any) -> bool:
+    """Tell, in a trigger that is cancelled or asked to kill, whether a user did it: is its task still deferred?
+
+    A triggerer that restarts, or comes back after another one has taken its triggers over, leaves the task deferred;
+    marking, clearing and deleting do not. Airflow 3.3 asks a trigger to kill in the second case too, for it takes any
+    trigger that is not its own any more for one of a killed task. Where that cannot be found out, 3.3 is believed;
+    before, it is a restart: a job that runs on is noticed by its limits, a job stopped by mistake is lost.
+
+    :param task_instance: None where nobody but the API server, which knows, can have asked.
+    """
+    if task_instance is None:
+        return True
+    try:
+        return await in_thread(_state_now, task_instance) != "deferred"
+    except Exception:
+        return TRIGGER_HAS_ON_KILL
 
 
 def ask_people(
@@ -224,6 +248,6 @@ __all__ = [
     "ASKS_PEOPLE", "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
     "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Answer",
     "Asset", "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context",
-    "Param", "PokeReturnValue", "TriggerEvent", "answer_event", "answer_of", "ask_people", "cancelled_by_user",
-    "deployment_url", "follow_only", "in_thread", "push_xcom", "without_null_outputs",
+    "Param", "PokeReturnValue", "TriggerEvent", "answer_event", "answer_of", "ask_people", "deployment_url",
+    "follow_only", "in_thread", "killed_by_user", "push_xcom", "was_taken_away", "without_null_outputs",
 ]  # fmt: skip

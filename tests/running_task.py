@@ -50,3 +50,10 @@ def aws_environment(monkeypatch: Any, aws: LocalAws) -> None:
     """Let every boto3 client of this process use the local AWS."""
     for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
+
+
+def airflow_says(monkeypatch: Any, state: str, task: RunningTask) -> None:
+    """Let Airflow answer that a task is in this state, to its worker and to its triggerer."""
+    answer = SimpleNamespace(task_states={task.run_id: {task.task_id: state}})
+    supervisor = SimpleNamespace(send=lambda question: answer)
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", supervisor, raising=False)

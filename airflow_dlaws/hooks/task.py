@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
-from airflow_dlaws._compat import AirflowException, AirflowFailException, Context, deployment_url
+from airflow_dlaws._compat import AirflowException, AirflowFailException, Context, deployment_url, was_taken_away
 from airflow_dlaws.errors import DlawsError, SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
 from airflow_dlaws.jobs.identity import TaskIdentity
 from airflow_dlaws.registry.manifest import AirflowRun
 
-#: Argument of a deferral: the clear marker of the task instance that deferred.
+#: Argument of a deferral, field of an XCom: the clear marker of the task instance that deferred or pushed.
 _LIFE = "life"
 
 
@@ -52,8 +52,30 @@ class Deferring:
     """
 
     def for_this_life(self, context: Context, **kwargs: Any) -> dict[str, Any]:
-        """Return the arguments of a deferral, marked with the life of the task in which it was made."""
+        """Return the arguments of a deferral, marked with the life of the task in which it is made.
+
+        Call it right before: a task that was marked or cleared meanwhile is killed here. Its worker may not have heard
+        so, and Airflow refuses the deferral in silence: no trigger would look after what was begun.
+        """
+        if was_taken_away(context["ti"]):
+            self.log.warning("This task was marked or cleared while it ran: what it has begun is ended")  # type: ignore[attr-defined]
+            with suppress(SystemExit):
+                self.on_kill()  # type: ignore[attr-defined]
         return {**kwargs, _LIFE: identity_of(context).clear_marker}
+
+    def keep(self, context: Context, key: str, value: Mapping[str, Any]) -> None:
+        """Push an XCom for this life of the task."""
+        context["ti"].xcom_push(key=key, value={**value, _LIFE: identity_of(context).clear_marker})
+
+    def kept(self, context: Context, key: str) -> dict[str, Any] | None:
+        """Return what this try of the task has pushed: Airflow empties it for the next, unless it resumes that one."""
+        life, value = self._kept(context, key)
+        return value if life == identity_of(context).clear_marker else None
+
+    def is_of_former_life(self, context: Context, key: str) -> bool:
+        """Tell whether a former life of the task has pushed what is there."""
+        life, value = self._kept(context, key)
+        return value is not None and life != identity_of(context).clear_marker
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on where this life deferred."""
@@ -61,6 +83,14 @@ class Deferring:
         if details.pop(_LIFE, life) != life:  # dag.test() and a trigger that failed leave no mark
             return self.execute(context)  # type: ignore[attr-defined]
         return super().resume_execution(next_method, details, context)  # type: ignore[misc]
+
+    def _kept(self, context: Context, key: str) -> tuple[int, dict[str, Any] | None]:
+        identity = identity_of(context)
+        stored = context["ti"].xcom_pull(task_ids=identity.task_id, key=key, map_indexes=identity.map_index)
+        if stored is None:
+            return identity.clear_marker, None
+        value = dict(stored)
+        return value.pop(_LIFE, identity.clear_marker), value
 
 
 def identity_of(context: Context) -> TaskIdentity:

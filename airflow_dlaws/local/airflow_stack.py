@@ -71,11 +71,15 @@ class LocalAirflow:
             self.start_component(component)
         self.wait_healthy(time.monotonic() + _START_LIMIT_S)
 
-    def start_component(self, component: str) -> None:
-        """Start (again) one of `COMPONENTS`; what one that has ended by itself left running ends first."""
-        if component in self._sessions:
-            self.kill_component(component)
-        with (self.home / f"{component}.log").open("ab") as log:
+    def start_component(self, component: str, *, name: str = "") -> None:
+        """Start (again) one of `COMPONENTS`; what one that has ended by itself left running ends first.
+
+        :param name: of one that is to run beside the first of its kind, as all other methods take it.
+        """
+        name = name or component
+        if name in self._sessions:
+            self.kill_component(name)
+        with (self.home / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._program, component],
                 env=self._environment,
@@ -85,7 +89,7 @@ class LocalAirflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._sessions[component] = Session.of(process.pid)
+        self._sessions[name] = Session.of(process.pid)
         self._write_record()
 
     def kill_component(self, component: str) -> None:

@@ -133,6 +133,8 @@ class JobOperator(KeptJob):
             return self._finish(context, submission, submission.status)
         deadline = self._deadline(spec, submission.status)
         if self.deferrable:
+            if self._killed:  # its job is stopped: whoever deferred now would wait for nothing
+                raise JobFailed("the task was killed before it could defer", permanent=False)
             self._defer(context, submission, deadline)
         return self._finish(context, submission, self._wait(context, submission.reference, deadline))
 
@@ -144,12 +146,12 @@ class JobOperator(KeptJob):
         if self.capacity_wait is None:
             raise shortage
         now, budget_s = time.time(), self.capacity_wait.total_seconds()
-        before = from_json(Shortage, self._stored(context, _SHORTAGE_XCOM) or {"since": now, "tries": 0})
+        before = from_json(Shortage, self.kept(context, _SHORTAGE_XCOM) or {"since": now, "tries": 0})
         known = Shortage(since=before.since, tries=before.tries + 1)
         until = next_try(known, now, budget_s)
         if until is None:
             raise shortage
-        context["ti"].xcom_push(key=_SHORTAGE_XCOM, value=to_json(known))
+        self.keep(context, _SHORTAGE_XCOM, to_json(known))
         last = datetime.fromtimestamp(known.since + budget_s, UTC)
         self.log.warning(
             "%s\nAsking for instances again in %.0f s, until %s (capacity_wait)", shortage, until - now, last
@@ -164,7 +166,7 @@ class JobOperator(KeptJob):
     def resume(self, context: Context, event: Mapping[str, Any], submission: Mapping[str, Any] | None = None) -> Any:
         """Go on after the trigger has fired. `dag.test()` drops the arguments of a deferral: an XCom has them too."""
         with airflow_errors(), self._no_job_left_behind(context):
-            known = from_json(Submission, submission or self._stored_submission(context) or {})
+            known = from_json(Submission, submission or self.kept(context, _JOB_XCOM) or {})
             self._job, self._holder = known.reference, known.holder
             status = self._final_status(known.reference, from_json(JobEvent, event))
             try:
@@ -177,7 +179,9 @@ class JobOperator(KeptJob):
 
         The job may have ended well meanwhile; if not, it must be stopped or be left to a retry, never forgotten.
         """
-        stored = self._stored_submission(context) if next_method == FAILED_TRIGGER_METHOD else None
+        if next_method == FAILED_TRIGGER_METHOD and self.is_of_former_life(context, _JOB_XCOM):
+            return self.execute(context)
+        stored = self.kept(context, _JOB_XCOM) if next_method == FAILED_TRIGGER_METHOD else None
         if stored is None:
             return super().resume_execution(next_method, next_kwargs, context)
         details = next_kwargs or {}
@@ -190,23 +194,12 @@ class JobOperator(KeptJob):
         reference = submission.reference
         verb = "Adopted" if submission.adopted else "Started"
         self.log.info("%s job %s (%s)", verb, reference.name, reference.arn)
-        context["ti"].xcom_push(key=_JOB_XCOM, value=to_json(submission))
+        self.keep(context, _JOB_XCOM, to_json(submission))
         if address := progress_url(identity_of(context)):
             ProgressLink.store(context, address)
         if page := self.launcher.console_page(reference):
             ConsoleLink.store(context, sagemaker_console_url(reference.region, page))
             LogsLink.store(context, self._logs_url(reference))
-
-    def _stored_submission(self, context: Context) -> Mapping[str, Any] | None:
-        return self._stored(context, _JOB_XCOM)
-
-    def _stored(self, context: Context, key: str) -> Mapping[str, Any] | None:
-        """Return what this try of the task has pushed: Airflow empties it for the next."""
-        ti = context["ti"]
-        stored: Mapping[str, Any] | None = ti.xcom_pull(
-            task_ids=self.task_id, key=key, map_indexes=-1 if ti.map_index is None else ti.map_index
-        )
-        return stored
 
     def _deadline(self, spec: JobSpec, status: JobStatus) -> float:
         """Return the deadline in seconds since the epoch; it counts from the creation of the job, adopted or not."""

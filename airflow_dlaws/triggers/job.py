@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, cancelled_by_user, in_thread
+from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, in_thread, killed_by_user
 from airflow_dlaws.errors import DlawsError, ServiceRefused, ServiceUnavailable
 from airflow_dlaws.hooks.aws import AwsConnection, shared_clients
 from airflow_dlaws.hooks.launcher import launcher_for
@@ -100,13 +100,16 @@ class JobTrigger(BaseTrigger):
             event = await self._watch()
             await worker_gone(self, began)
         except asyncio.CancelledError:
-            if not TRIGGER_HAS_ON_KILL and await cancelled_by_user(self.task_instance):
+            if not TRIGGER_HAS_ON_KILL and self.task_instance is not None:
                 await self.on_kill()
             raise
         yield TriggerEvent(to_json(event))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Stop the job because a user has marked, cleared or deleted the task (called by Airflow 3.3 and later)."""
+        if not await killed_by_user(self.task_instance):
+            self.log.info("Job %s runs on: its task is still deferred, and a triggerer waits", self.reference.name)
+            return
         if not self.stop_on_kill:
             self.log.warning("The task was killed; job %s runs on, as asked (stop_on_kill=False)", self.reference.name)
             return

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, cancelled_by_user, in_thread
+from airflow_dlaws._compat import TRIGGER_HAS_ON_KILL, BaseTrigger, TriggerEvent, in_thread, killed_by_user
 from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.hooks.aws import AwsConnection, forget_clients, shared_clients
 from airflow_dlaws.jobs.wire import from_json, to_json
@@ -68,13 +68,16 @@ class RolloutTrigger(BaseTrigger):
             payload = await self._watch()
             await worker_gone(self, began)
         except asyncio.CancelledError:
-            if not TRIGGER_HAS_ON_KILL and await cancelled_by_user(self.task_instance):
+            if not TRIGGER_HAS_ON_KILL and self.task_instance is not None:
                 await self.on_kill()
             raise
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Go back, or leave AWS in charge, because a person has failed, cleared or marked the task (Airflow 3.3)."""
+        if not await killed_by_user(self.task_instance):
+            self.log.info("The rollout goes on: its task is still deferred, and a triggerer watches it")
+            return
 
         def abandon() -> None:
             self._conductor().abandon(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -32,9 +34,9 @@ def jobs_of(sagemaker: Any, dag_id: str, run_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def start_and_wait_for_job(airflow: LocalAirflow, sagemaker: Any, dag_id: str) -> str:
+def start_and_wait_for_job(airflow: LocalAirflow, sagemaker: Any, dag_id: str, **conf: Any) -> str:
     """Trigger a run; return its id when its training job is running."""
-    run_id = airflow.api.trigger(dag_id)
+    run_id = airflow.api.trigger(dag_id, conf)
     wait_until(
         lambda: [job["TrainingJobStatus"] for job in jobs_of(sagemaker, dag_id, run_id)] == ["InProgress"],
         limit_s=60,
@@ -63,6 +65,34 @@ def test_killing_the_triggerer_ends_with_one_job_and_a_green_task(airflow: Local
     airflow.start_component("triggerer")
     assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=180) == "success"
     assert len(jobs_of(sagemaker, "train_deferred", run_id)) == 1
+
+
+def test_a_trigger_that_goes_to_another_triggerer_takes_its_job_along(airflow: LocalAirflow, sagemaker: Any) -> None:
+    """As where a triggerer hangs, or has lost the database, and finds its triggers in other hands afterwards."""
+    run_id = start_and_wait_for_job(airflow, sagemaker, "train_deferred", seconds=40)
+
+    def triggerer() -> int:
+        job = airflow.api.tasks("train_deferred", run_id)["train"]["triggerer_job"]
+        return int(job["id"]) if job else 0
+
+    wait_until(lambda: bool(triggerer()), limit_s=30, what="a triggerer has taken the trigger up")
+    first = triggerer()
+    airflow.start_component("triggerer", name="another-triggerer")
+    try:
+        wait_until(lambda: len(triggerers(airflow)) == 2, limit_s=60, what="another triggerer runs")
+        (other,) = triggerers(airflow) - {first}
+        with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=60)) as database, database:
+            database.execute("UPDATE trigger SET triggerer_id = ? WHERE triggerer_id = ?", (other, first))
+        assert airflow.api.wait_for_run("train_deferred", run_id, limit_s=120) == "success"
+    finally:
+        airflow.kill_component("another-triggerer")
+    assert "its task is still deferred" in airflow.api.log("train_deferred", run_id, "train", 1)
+    assert [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_deferred", run_id)] == ["Completed"]
+
+
+def triggerers(airflow: LocalAirflow) -> set[int]:
+    """Return the ids of the triggerers that are alive."""
+    return {job["id"] for job in airflow.api.call("GET", "/jobs", job_type="TriggererJob", is_alive="true")["jobs"]}
 
 
 def test_clearing_a_green_task_starts_exactly_one_more_job(airflow: LocalAirflow, sagemaker: Any) -> None:
@@ -102,6 +132,23 @@ def test_marking_a_deferred_task_stops_its_job(
     assert airflow.api.task_state("train_deferred", run_id, "train") == mark
     if triggerer == "down":
         airflow.start_component("triggerer")
+
+
+def test_marking_a_task_while_it_starts_its_job_leaves_none_running(airflow: LocalAirflow, sagemaker: Any) -> None:
+    airflow.api.unpause("train_after_a_while")
+    run_id = airflow.api.trigger("train_after_a_while", {"seconds": 60})
+
+    def state() -> str:
+        return airflow.api.task_state("train_after_a_while", run_id, "train")
+
+    wait_until(lambda: state() == "running", limit_s=60, what="the task runs", every_s=0.1)
+    airflow.api.set_task_state("train_after_a_while", run_id, "train", "failed")
+    wait_until(
+        lambda: [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_after_a_while", run_id)] == ["Stopped"],
+        limit_s=30,
+        what="the job that was started all the same is stopped",
+    )
+    assert state() == "failed"
 
 
 @pytest.mark.parametrize("triggerer", ["running", "down"])

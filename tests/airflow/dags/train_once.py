@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import dag
 
@@ -15,7 +17,7 @@ BUCKET = os.environ.get("DLAWS_BUCKET", "tests")
 SECONDS = {"seconds": 12}
 
 
-def train(deferrable: bool) -> DistributedTrainingOperator:
+def train(deferrable: bool, **arguments: Any) -> DistributedTrainingOperator:
     """Return the training task."""
     return DistributedTrainingOperator(
         task_id="train",
@@ -32,6 +34,7 @@ def train(deferrable: bool) -> DistributedTrainingOperator:
         poll_interval=1,
         retries=2,
         retry_delay=timedelta(seconds=1),
+        **arguments,
     )
 
 
@@ -47,5 +50,12 @@ def train_waiting() -> None:
     train(deferrable=False)
 
 
+@dag(dag_id="train_after_a_while", schedule=None, params=SECONDS)
+def train_after_a_while() -> None:
+    """Takes its time before it starts its job, as where much code is published, and waits in the triggerer."""
+    train(deferrable=True, pre_execute=lambda context: time.sleep(3))
+
+
 train_deferred()
 train_waiting()
+train_after_a_while()

@@ -1,0 +1,56 @@
+"""A rollout that is marked or handed over in moments in which Airflow itself tells nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from rollout_bench import RolloutBench, RolloutTask, remade
+from running_task import airflow_says, aws_environment
+
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.rollout.state import Cause, Step
+
+#: Green bakes for a minute: the local clock runs twenty times as fast.
+LONG = {"wait_seconds": 1200, "timeout": 6000, "on_no_traffic": "promote"}
+
+
+@pytest.fixture
+def served(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutBench]:
+    """An endpoint with a good model in service."""
+    aws_environment(monkeypatch, local_aws)
+    bench = RolloutBench(local_aws)
+    bench.serve(bench.package("blue"))
+    yield bench
+    local_aws.client("sagemaker").delete_endpoint(EndpointName=bench.name)
+
+
+def test_a_triggerer_that_has_lost_a_trigger_to_another_one_leaves_the_rollout_alone(
+    served: RolloutBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, task = served.live_config(), RolloutTask()
+    deferred = served.begin(served.package("green"), task, **LONG)
+    trigger = remade(deferred.trigger)
+    trigger.task_instance = task
+    airflow_says(monkeypatch, "deferred", task)
+    asyncio.run(trigger.on_kill())  # Airflow 3.3.2 calls it for any trigger that is another triggerer's now
+    assert served.record(served.only_config()).state.step is Step.SHIFTING
+    airflow_says(monkeypatch, "failed", task)
+    asyncio.run(trigger.on_kill())
+    assert served.live_config() == before
+    served.assert_tidy()
+
+
+def test_a_task_that_was_marked_while_it_began_to_shift_goes_back(
+    served: RolloutBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, task = served.live_config(), RolloutTask()
+    airflow_says(monkeypatch, "failed", task)
+    served.begin(
+        served.package("green"), task, **LONG
+    )  # Airflow refuses that, and calls nothing of the task's any more
+    state = served.record(served.only_config()).state
+    assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
+    assert served.live_config() == before
+    served.assert_tidy()

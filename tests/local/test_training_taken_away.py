@@ -1,0 +1,100 @@
+"""A training task that is marked, cleared or handed over in moments in which Airflow itself tells nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pluggy
+import pytest
+from airflow._shared.listeners.spec import taskinstance
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from running_task import airflow_says
+from training_task import Training, event_of, trigger_of
+
+from airflow_dlaws.jobs.reference import TrainingResult
+from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.plugins.killed_tasks import KilledTasksListener
+
+
+@pytest.mark.parametrize(("state", "left"), [("deferred", "InProgress"), ("failed", "Stopped")])
+def test_a_triggerer_that_has_lost_a_trigger_to_another_one_leaves_its_job_alone(
+    training: Training, monkeypatch: pytest.MonkeyPatch, state: str, left: str
+) -> None:
+    deferred = training.defer("forever.py")
+    trigger = trigger_of(deferred)
+    trigger.task_instance = training.task()
+    airflow_says(monkeypatch, state, training.task())
+    # Airflow 3.3.2 calls it for any trigger that its database does not assign to this triggerer any more.
+    asyncio.run(trigger.on_kill())
+    training.wait_for_jobs(left)
+    if left == "InProgress":
+        training.sagemaker.stop_training_job(TrainingJobName=deferred.trigger.reference.name)
+
+
+@pytest.mark.parametrize("mark", ["failed", "success", "skipped"])
+def test_a_task_that_is_marked_before_its_trigger_is_taken_up_leaves_no_job_running(
+    training: Training, mark: str
+) -> None:
+    classpath, kwargs = training.defer("forever.py").trigger.serialize()
+    row = SimpleNamespace(trigger=SimpleNamespace(classpath=classpath, kwargs=json.loads(json.dumps(kwargs))))
+    listeners = pluggy.PluginManager("airflow")
+    listeners.add_hookspecs(taskinstance)
+    listeners.register(KilledTasksListener())
+    details = {"error": None} if mark == "failed" else {}
+    getattr(listeners.hook, f"on_task_instance_{mark}")(previous_state=None, task_instance=row, **details)
+    training.wait_for_jobs("Stopped")
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_task_that_is_killed_while_its_job_is_being_created_leaves_none_running(
+    training: Training, deferrable: bool
+) -> None:
+    operator = training.operator("forever.py", deferrable=deferrable)
+    events = operator.aws.client("sagemaker").meta.events
+    events.register("before-call.sagemaker.CreateTrainingJob", lambda **_: operator.on_kill())
+    with pytest.raises(AirflowException, match="was killed while it started job") as failed:
+        operator.execute(training.task().context)
+    assert not isinstance(failed.value, AirflowFailException)
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_task_that_was_marked_while_it_started_its_job_leaves_none_running(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", training.task())
+    training.defer("forever.py")  # Airflow refuses that, and calls nothing of the task's any more
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_task_cleared_while_airflow_fails_it_for_its_trigger_trains_again(training: Training) -> None:
+    first = training.train()
+    cleared = training.task(try_number=2, max_tries=3)
+    with pytest.raises(TaskDeferred) as again:
+        training.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, cleared.context)
+    second = from_json(TrainingResult, training.resume(again.value, task=cleared))
+    assert first.job_name != second.job_name
+
+
+def test_a_cleared_task_has_its_whole_time_to_wait_for_capacity(training: Training, local_aws: LocalAws) -> None:
+    fields: dict[str, Any] = {"capacity_wait": timedelta(hours=1)}
+    local_aws.order_fault(kind="capacity", target="CreateTrainingJob")
+    try:
+        first = training.defer(**fields)
+        with pytest.raises(TaskDeferred):
+            training.go_on(first, asyncio.run(event_of(trigger_of(first))), "good.py", **fields)
+        training.pushed["dlaws_shortage"]["since"] -= 7200
+        # It is cleared while it asks again: what it has pushed is there, for Airflow 3.3.2 resumes its next life.
+        cleared = training.task(try_number=2, max_tries=3)
+        with pytest.raises(TaskDeferred) as again:
+            training.operator(**fields).resume_execution("ask_again", {"event": {}}, cleared.context)
+        event = asyncio.run(event_of(trigger_of(again.value)))
+        with pytest.raises(TaskDeferred) as paused:
+            training.go_on(again.value, event, "good.py", task=cleared, **fields)
+    finally:
+        local_aws.clear_faults()
+    assert paused.value.method_name == "ask_again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +21,11 @@ class RunningTask:
         run_type: str = "manual",
         try_number: int = 1,
         max_tries: int = 0,
+        run_began: datetime | None = None,
     ) -> None:
         self.dag_id, self.run_id, self.task_id, self.map_index = "dag", run_id, task_id, -1
         self.run_type, self.try_number, self.max_tries = run_type, try_number, max_tries
+        self.run_began = run_began
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -37,7 +40,7 @@ class RunningTask:
     @property
     def context(self) -> dict[str, Any]:
         """What Airflow hands to `execute`."""
-        return {"ti": self, "dag_run": SimpleNamespace(run_type=self.run_type)}
+        return {"ti": self, "dag_run": SimpleNamespace(run_type=self.run_type, start_date=self.run_began)}
 
 
 def resumed(operator: Any, deferred: Any, event: Any, context: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC
 from functools import cached_property
 from typing import Any
 
@@ -95,7 +96,7 @@ class Deferring:
 
 def identity_of(context: Context) -> TaskIdentity:
     """Return who is asking: the same for every retry of a task instance, another one after a clear."""
-    ti = context["ti"]
+    ti, began = context["ti"], getattr(context.get("dag_run"), "start_date", None)
     return TaskIdentity(
         dag_id=ti.dag_id,
         run_id=ti.run_id,
@@ -103,6 +104,7 @@ def identity_of(context: Context) -> TaskIdentity:
         map_index=-1 if ti.map_index is None else ti.map_index,
         clear_marker=ti.max_tries,
         deployment=deployment_url(),
+        run_began=began.astimezone(UTC).isoformat() if began else "",
     )
 
 

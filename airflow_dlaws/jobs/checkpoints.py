@@ -37,6 +37,6 @@ def with_own_checkpoints(spec: TrainingSpec, identity: TaskIdentity, code: str) 
     if spec.checkpoint_s3_uri is None:
         return spec
     trained = {"code": code, **{name: to_json(getattr(spec, name)) for name in _WHAT_IS_TRAINED}}
-    life = dataclasses.replace(identity, clear_marker=-1) if spec.resume_on_clear else identity
+    life = identity.of_all_lives if spec.resume_on_clear else identity
     folder = life.name(digest_of(trained), role="checkpoints")
     return dataclasses.replace(spec, checkpoint_s3_uri=f"{spec.checkpoint_s3_uri.rstrip('/')}/{folder}")

@@ -2,7 +2,8 @@
 
 A retry, a restarted triggerer and a worker that died all compute the same name and find the same job; a cleared task
 computes another one. `clear_marker` is the task instance's `max_tries`: Airflow raises it on a clear and leaves it
-alone on a retry, in all versions from 3.0 on.
+alone on a retry, in all versions from 3.0 on. A run that was deleted may be made again with the same id and all that:
+it has begun at another time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_dlaws.errors import SpecificationError
@@ -25,15 +26,25 @@ _HASH_LENGTH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TaskIdentity:
-    """One task instance of one run, up to the next clear."""
+    """One task instance of one run, up to the next clear.
+
+    :param deployment: tells two Airflow deployments that share an AWS account apart; the base URL of the API server.
+    :param run_began: tells a run from a deleted one of the same id: ISO 8601, UTC. No retry changes it; clearing a task
+        of a run that has ended does, for all that will run of it. Empty in what older versions have left.
+    """
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int = -1
     clear_marker: int = 0
-    #: Tells two Airflow deployments that share an AWS account apart; the base URL of the API server.
     deployment: str = ""
+    run_began: str = ""
+
+    @property
+    def of_all_lives(self) -> TaskIdentity:
+        """What all lives of the task instance have in common."""
+        return replace(self, clear_marker=-1, run_began="")
 
     @property
     def task_key(self) -> str:
@@ -53,7 +64,7 @@ class TaskIdentity:
         if limit < _HASH_LENGTH + 2:
             raise SpecificationError(f"a name of at most {limit} characters cannot hold a {_HASH_LENGTH}-digit hash")
         parts = [self.deployment, self.dag_id, self.run_id, self.task_id, self.map_index, self.clear_marker, digest]
-        key = json.dumps([*parts, attempt, role])
+        key = json.dumps([*parts, attempt, role, *([self.run_began] if self.run_began else [])])
         hashed = hashlib.sha256(key.encode()).hexdigest()[:_HASH_LENGTH]
         readable = _slug(f"{self.dag_id}-{self.task_id}")[: limit - _HASH_LENGTH - 1].strip("-")
         return f"{readable}-{hashed}" if readable else f"j{hashed}"

@@ -26,8 +26,8 @@ METRIC_REGEX_LENGTH = 500
 ARGUMENT_COUNT = 100
 ARGUMENT_LENGTH = 256
 TAG_COUNT = 50
-#: `launchers/job_tags.py` adds some.
-OWN_TAG_COUNT = 10
+#: `launchers/job_tags.py` adds nine, and either a holder or, to a trial of a sweep, the holder, sweep and trial.
+OWN_TAG_COUNT = 12
 #: 28 days, the longest a training job may run.
 MAX_RUNTIME_S = 28 * 24 * 3600
 

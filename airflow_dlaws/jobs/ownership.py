@@ -93,6 +93,7 @@ def claim_of(tags: Mapping[str, str], name: str, *, limit: int, role: str = "") 
             map_index=int(tags["dlaws:map-index"]),
             clear_marker=int(tags["dlaws:clear-marker"]),
             deployment=tags["dlaws:deployment"],
+            run_began=tags.get("dlaws:run-began", ""),
         )
         expected = identity.name(tags["dlaws:digest"], limit=limit, attempt=int(tags["dlaws:attempt"]), role=role)
     except (KeyError, ValueError):

@@ -100,6 +100,7 @@ def _tags(identity: TaskIdentity, attempt: int | None) -> dict[str, str]:
         "dlaws:run": identity.run_id,
         "dlaws:task": identity.task_id,
         "dlaws:map-index": str(identity.map_index),
+        "dlaws:run-began": identity.run_began,
         "dlaws:attempt": str(attempt or 1),
         "dlaws:deployment": identity.deployment,
     }

@@ -21,6 +21,7 @@ def job_tags(own: Mapping[str, str], identity: TaskIdentity, digest: str, attemp
         "dlaws:task": identity.task_id,
         "dlaws:map-index": str(identity.map_index),
         "dlaws:clear-marker": str(identity.clear_marker),
+        "dlaws:run-began": identity.run_began,
         "dlaws:attempt": str(attempt),
         "dlaws:deployment": identity.deployment,
     }

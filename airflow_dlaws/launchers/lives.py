@@ -31,12 +31,19 @@ class LifeNote:
 
     :param job_name: what the engine needs to find the job, whatever the task asks for by then.
     :param engine: which one; empty in notes of releases that did not say: the engine that reads it.
+    :param run_began: the run in which it was started; empty in notes of releases that did not say.
     """
 
     clear_marker: int
     digest: str
     job_name: str
     engine: str = ""
+    run_began: str = ""
+
+    @property
+    def life(self) -> tuple[int, str]:
+        """The life of the task in which it was started: its clear marker, and when its run began."""
+        return self.clear_marker, self.run_began
 
 
 class StopsNoted(Protocol):
@@ -53,7 +60,8 @@ class TaskLives:
     """The note of one task; `root` is where the task's jobs put their output, `engine` what runs the next one."""
 
     def __init__(self, store: ObjectStore, root: S3Uri, identity: TaskIdentity, digest: str, engine: str) -> None:
-        self._store, self._engine, self._now = store, engine, (identity.clear_marker, digest)
+        self._store, self._engine, self._digest = store, engine, digest
+        self._life = identity.clear_marker, identity.run_began
         self._uri = root / "tasks" / f"{identity.task_key}.json"
 
     @cached_property
@@ -64,7 +72,7 @@ class TaskLives:
 
     def former(self) -> LifeNote | None:
         """Return the job that the task started last, if that was in another life or for another specification."""
-        return self.last if self.last and (self.last.clear_marker, self.last.digest) != self._now else None
+        return self.last if self.last and (self.last.life, self.last.digest) != (self._life, self._digest) else None
 
     def present_job(self) -> str | None:
         """Return the job that this life has asked for last; those it asked for before are of no more use to it."""
@@ -72,8 +80,10 @@ class TaskLives:
 
     def note(self, job_name: str) -> None:
         """Remember the job that is about to be created."""
-        clear_marker, digest = self._now
-        note = LifeNote(clear_marker=clear_marker, digest=digest, job_name=job_name, engine=self._engine)
+        marker, began = self._life
+        note = LifeNote(
+            clear_marker=marker, run_began=began, digest=self._digest, job_name=job_name, engine=self._engine
+        )
         with service_errors(f"write {self._uri}"):
             self._store.write_json(self._uri, to_json(note))
 
@@ -92,7 +102,7 @@ class TaskLives:
         Return what was noted of it, if it did run; see `stop_former` for the parameters.
         """
         note = self.last
-        if note is None or note.clear_marker != self._now[0]:
+        if note is None or note.life != self._life:
             return None
         return note.job_name if self._stop(note, own, client, until_ended=False) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -71,7 +71,7 @@ class Plan:
         """
         if not self.spec.resume_on_clear:
             return f"{self.name(1)}/checkpoints"
-        return replace(self.identity, clear_marker=-1).name(self.digest, role="checkpoints")
+        return self.identity.of_all_lives.name(self.digest, role="checkpoints")
 
     @property
     def shares_checkpoints(self) -> bool:

@@ -105,6 +105,15 @@ def test_clearing_a_green_task_starts_exactly_one_more_job(airflow: LocalAirflow
     assert [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_deferred", run_id)] == ["Completed"] * 2
 
 
+def test_a_run_that_is_deleted_and_made_again_with_its_id_trains_anew(airflow: LocalAirflow, sagemaker: Any) -> None:
+    request = {"dag_run_id": "made-twice", "logical_date": None, "conf": {"seconds": 1}}
+    for jobs in (1, 2):
+        airflow.api.call("POST", "/dags/train_waiting/dagRuns", request)
+        assert airflow.api.wait_for_run("train_waiting", "made-twice", limit_s=120) == "success"
+        assert len(jobs_of(sagemaker, "train_waiting", "made-twice")) == jobs
+        airflow.api.call("DELETE", "/dags/train_waiting/dagRuns/made-twice")
+
+
 @pytest.mark.parametrize(("triggerer", "mark"), [("running", "failed"), ("down", "failed"), ("down", "skipped")])
 def test_marking_a_deferred_task_stops_its_job(
     airflow: LocalAirflow, sagemaker: Any, triggerer: str, mark: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -65,6 +65,15 @@ def test_a_cleared_task_trains_anew(training: Training) -> None:
     cleared = training.train(task=training.task(try_number=2, max_tries=3))
     assert first.job_name != cleared.job_name
     assert training.jobs() == ["Completed", "Completed"]
+
+
+def test_a_run_that_was_deleted_and_made_again_with_its_id_trains_anew(training: Training) -> None:
+    former, run = (training.task(run_began=datetime(2026, 11, day, tzinfo=UTC)) for day in (29, 30))
+    left = training.defer("forever.py", task=former).trigger.reference
+    again = training.defer("forever.py", task=run).trigger.reference
+    assert again != left
+    training.wait_for_jobs("InProgress", "Stopped")
+    training.sagemaker.stop_training_job(TrainingJobName=again.name)
 
 
 def test_a_script_that_raises_fails_the_task_for_good_with_its_reason_and_its_last_lines(training: Training) -> None:

@@ -22,6 +22,7 @@ identities = st.builds(
     map_index=st.integers(-1, 1000),
     clear_marker=st.integers(0, 100),
     deployment=st.text(max_size=50),
+    run_began=st.text(max_size=32),
 )
 
 
@@ -44,7 +45,14 @@ def test_different_tasks_get_different_names(first: TaskIdentity, second: TaskId
 
 @pytest.mark.parametrize(
     "change",
-    [{"clear_marker": 3}, {"run_id": "other"}, {"map_index": 0}, {"deployment": "other"}, {"task_id": "train_"}],
+    [
+        {"clear_marker": 3},
+        {"run_id": "other"},
+        {"run_began": "2026-11-30T10:00:00+00:00"},
+        {"map_index": 0},
+        {"deployment": "other"},
+        {"task_id": "train_"},
+    ],
 )
 def test_a_clear_another_run_map_index_or_deployment_renews_the_name(change: dict[str, object]) -> None:
     identity = TaskIdentity(dag_id="retrain", run_id="r", task_id="train", clear_marker=1)

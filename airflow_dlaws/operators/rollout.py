@@ -20,7 +20,7 @@ from airflow_dlaws.errors import (
 )
 from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.jobs.limits import is_template
-from airflow_dlaws.jobs.wire import to_json
+from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.launchers.job_log import ENDPOINT_LOG_GROUPS, read_tail
 from airflow_dlaws.links.aws import ConsoleLink, ReportLink, report_url, sagemaker_console_url
 from airflow_dlaws.operators.base import airflow_errors, held_back, identity_of
@@ -113,10 +113,15 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             self._guarded(context, conductor, partial(time.sleep, self.poll_interval))
         return self._guarded(context, conductor, lambda: self._tend(context, conductor))
 
-    def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Act where the trigger found that a worker must; the endpoint is looked at again first."""
+    def resume(
+        self, context: Context, event: Mapping[str, Any], begun: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Act where the trigger found that a worker must; the endpoint is looked at again first.
+
+        :param begun: order and names of the rollout that is under way; `dag.test()` drops the arguments of a deferral.
+        """
         with airflow_errors():
-            conductor = self._conductor(context)
+            conductor = self._conductor(context) if begun is None else self._conductor_of(context, begun)
 
         def go_on() -> dict[str, Any]:
             if "error" in event:
@@ -203,7 +208,9 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
                 self.defer(
                     trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
                     method_name="resume",
-                    kwargs=self.for_this_life(context),
+                    kwargs=self.for_this_life(
+                        context, begun={"order": to_json(conductor.order), "names": to_json(conductor.names)}
+                    ),
                     # The trigger has deadlines of its own; this one is for a triggerer that is gone.
                     timeout=timedelta(seconds=max(0.0, conductor.gives_up_at - time.time())) + _TRIGGER_GRACE,
                 )
@@ -258,6 +265,24 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
 
         order = self._order()
         names = names_for(identity_of(context), order)
+        return RolloutConductor(self.aws.client, order, names)
+
+    def _conductor_of(self, context: Context, begun: Mapping[str, Any]) -> RolloutConductor:
+        """Return who goes on with a rollout, also where the DAG file, or what its templates read, was edited since.
+
+        An edited plan counts from now on; another model, endpoint or configuration is a retry's or the next run's.
+        """
+        from airflow_dlaws.launchers.rollout import RolloutConductor
+
+        order, names = from_json(RolloutOrder, begun["order"]), from_json(RolloutNames, begun["names"])
+        try:
+            edited = self._order()
+            if names_for(identity_of(context), edited) == names:
+                order = edited
+            else:
+                self.log.warning("This task was edited since its rollout began: it goes on to %s", names.config_name)
+        except SpecificationError as error:
+            self.log.warning("This task was edited since its rollout began, which goes on as ordered: %s", error)
         return RolloutConductor(self.aws.client, order, names)
 
     def _refuse_backfill(self, context: Context) -> None:

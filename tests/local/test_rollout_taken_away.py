@@ -10,6 +10,7 @@ from rollout_bench import RolloutBench, RolloutTask, remade
 from running_task import airflow_says, aws_environment
 
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.rollout.result import RolloutOutcome
 from airflow_dlaws.rollout.state import Cause, Step
 
 #: Green bakes for a minute: the local clock runs twenty times as fast.
@@ -53,4 +54,14 @@ def test_a_task_that_was_marked_while_it_began_to_shift_goes_back(
     state = served.record(served.only_config()).state
     assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
     assert served.live_config() == before
+    served.assert_tidy()
+
+
+def test_a_rollout_ends_as_it_began_though_the_dag_file_was_edited_meanwhile(served: RolloutBench) -> None:
+    package, task = served.package("green"), RolloutTask()
+    plan = {**LONG, "wait_seconds": 20}
+    deferred = served.begin(package, task, **plan)
+    result = served.go_on(deferred, package, task, **plan, instance_type="ml.c5.large")
+    assert result.outcome is RolloutOutcome.PROMOTED
+    assert served.live_config() == result.endpoint_config_name == deferred.trigger.names["config_name"]
     served.assert_tidy()

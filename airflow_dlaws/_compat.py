@@ -167,23 +167,32 @@ def ask_people(
     options: Sequence[str],
     form: Mapping[str, Param],
     users: Sequence[str],
-) -> None:
+) -> str:
     """Show a question in Airflow's UI, for this task instance; its answer ends the deferral that must follow.
+
+    Returns the subject that is shown: a task that has asked before, in an earlier try or life, shows what it asked
+    first. Airflow (seen in 3.3.2) keeps the question with the task instance, and takes no other.
 
     :param body: Markdown.
     :param form: fields beside the options.
     :param users: ids of those who may answer; with none, everybody who may act on the DAG.
     """
+    from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
     from airflow.sdk.execution_time.hitl import HITLUser, upsert_hitl_detail
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
+    asker = context["ti"].id
     upsert_hitl_detail(
-        ti_id=context["ti"].id,
+        ti_id=asker,
         subject=subject,
         body=body,
         options=list(options),
         params={name: field.serialize() for name, field in form.items()},
         assigned_users=[HITLUser(id=user, name=user) for user in users],
     )
+    # Asked again, Airflow changes nothing and tells what it shows; the function above keeps that to itself.
+    shown: Any = SUPERVISOR_COMMS.send(CreateHITLDetailPayload(ti_id=asker, subject=subject, options=list(options)))
+    return str(getattr(shown, "subject", subject))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,14 +102,27 @@ class ModelApprovalOperator(DlawsOperator):
             self._link(context, package)
             if (decided := approval_of(package)) is not None:
                 return self._end(context, decided)
-            self._ask(context, package)
-        return self._wait(context)
+            shown = self._ask(context, package)
+        return self._wait(context, shown=shown)
 
-    def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Write an answer to the registry, or read the word that was given there."""
+    def resume(
+        self, context: Context, event: Mapping[str, Any], package: str | None = None, shown: bool = True
+    ) -> dict[str, Any]:
+        """Write an answer to the registry, or read the word that was given there.
+
+        :param package: what was asked about: templates are rendered anew, and another version may be registered by now.
+        :param shown: whether Airflow shows the question about it; where it does not, its answer is about another one.
+        """
+        if package not in (None, self.model_package_arn):
+            self.log.warning("The question was about %s, so it is asked again: %s", package, self.model_package_arn)
+            return self.execute(context)
+        answer = answer_of(event)
+        if answer is not None and not shown:
+            self.log.warning("%s by %s was said of another package: it does not count", answer.option, answer.by)
+            return self._wait(context, shown=False)
         with airflow_errors():
             sagemaker = self.aws.client("sagemaker")
-            if (answer := answer_of(event)) is not None:
+            if answer is not None:
                 return self._end(context, decide(sagemaker, self._word(answer)))
             decided = approval_of(describe(sagemaker, self.model_package_arn))
             if decided is None:
@@ -119,7 +132,9 @@ class ModelApprovalOperator(DlawsOperator):
                 )
             return self._end(context, decided)
 
-    def _ask(self, context: Context, package: Mapping[str, Any]) -> None:
+    def _ask(self, context: Context, package: Mapping[str, Any]) -> bool:
+        """Ask; tell whether Airflow shows the question, or cannot show any."""
+        shown = True
         body = page(
             package=package,
             evaluation=self.evaluation or {},
@@ -135,25 +150,35 @@ class ModelApprovalOperator(DlawsOperator):
                 )
             }
             subject = f"Deploy {package['ModelPackageGroupName']}, version {package['ModelPackageVersion']}?"
-            ask_people(
+            seen = ask_people(
                 context, subject=subject, body=body, options=[APPROVE, REJECT], form=form, users=list(self.approvers)
             )
+            shown = seen == subject
+            if not shown:
+                self.log.warning(
+                    'Airflow shows what this task asked before it was cleared, "%s", and can show nothing else: an '
+                    "answer there does not count. The word on %s can be given in the registry",
+                    seen,
+                    self.model_package_arn,
+                )
         self.log.info("Waiting for a person's word on %s%s\n%s", self.model_package_arn, self._by_hand, body)
         for notifier in self.notifiers:
             notifier(context)
+        return shown
 
-    def _wait(self, context: Context) -> dict[str, Any]:
+    def _wait(self, context: Context, *, shown: bool) -> dict[str, Any]:
         from airflow_dlaws.triggers.approval import ApprovalTrigger
 
         trigger = ApprovalTrigger(
             connection=to_json(self.connection),
             package_arn=self.model_package_arn,
-            asked=str(context["ti"].id) if ASKS_PEOPLE else None,
+            asked=str(context["ti"].id) if ASKS_PEOPLE and shown else None,
             poll_interval=self.poll_interval,
             deadline=time.time() + self._seconds,
         )
         timeout = timedelta(seconds=self._seconds) + _TRIGGER_GRACE
-        return self.defer(trigger=trigger, method_name="resume", kwargs=self.for_this_life(context), timeout=timeout)
+        kwargs = self.for_this_life(context, package=self.model_package_arn, shown=shown)
+        return self.defer(trigger=trigger, method_name="resume", kwargs=kwargs, timeout=timeout)
 
     def _end(self, context: Context, decided: ApprovalResult) -> dict[str, Any]:
         document: dict[str, Any] = to_json(decided)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ class Gate:
             },
         )["ModelPackageArn"]
         self.task = RunningTask("approve")
+        self.task.id = uuid.uuid4()
 
     def operator(self, **options: Any) -> ModelApprovalOperator:
         defaults = {"poll_interval": 0.1, "timeout": 10, "model_package_arn": self.arn}
@@ -115,6 +117,31 @@ def test_a_task_that_is_cleared_while_it_hears_the_answer_asks_again(gate: Gate)
     with pytest.raises(TaskDeferred):
         resumed(gate.operator(), deferred, answer("Approve"), cleared.context)
     assert gate.package()["ModelApprovalStatus"] == "PendingManualApproval"
+
+
+def test_an_answer_is_about_the_package_that_was_shown(gate: Gate, local_aws: LocalAws) -> None:
+    deferred, other = gate.ask(), Gate(local_aws)  # registered meanwhile: the template is rendered to it from now on
+    with pytest.raises(TaskDeferred) as again:
+        resumed(other.operator(), deferred, answer("Approve"), gate.task.context)
+    assert remade(again.value.trigger).package_arn == other.arn
+    assert other.package()["ModelApprovalStatus"] == "PendingManualApproval"
+
+
+def test_an_answer_on_a_page_that_airflow_keeps_showing_of_another_package_does_not_count(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approval, "ASKS_PEOPLE", True)
+    shown = SimpleNamespace(subject="Deploy flights, version 1?")  # what the task asked before it was cleared
+    supervisor = SimpleNamespace(send=lambda *_, **__: shown)
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", supervisor, raising=False)
+    deferred = gate.ask()
+    assert remade(deferred.trigger).asked is None
+    with pytest.raises(TaskDeferred) as again:
+        resumed(gate.operator(), deferred, answer("Approve"), gate.task.context)
+    assert gate.package()["ModelApprovalStatus"] == "PendingManualApproval"
+    gate.say("Approved")
+    event = asyncio.run(first_event(remade(again.value.trigger)))
+    assert resumed(gate.operator(), again.value, event, gate.task.context)["status"] == "Approved"
 
 
 def test_the_first_word_counts(gate: Gate) -> None:

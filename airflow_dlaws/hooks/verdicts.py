@@ -87,12 +87,15 @@ class VerdictInbox:
         earliest = f"{self._folder.key}/{_stamp(max(position.since, now - RETENTION))}"
         rows = self._store.list(S3Uri(self._folder.bucket, f"{self._folder.key}/"), start_after=earliest)
         names = [row.uri.key.rpartition("/")[2] for row in rows]
+        if not set(names) <= set(position.told):
+            # Another triggerer may have taken this watcher over while this one hung, and have told them.
+            position = self._position = self._load(now)
         fresh = [name for name in names if name not in position.told]
         return [(name, dict(self._store.read_json(self._folder / name))) for name in fresh]
 
     def mark_told(self, names: list[str], now: datetime) -> None:
         """Remember that these verdicts were told."""
-        position = self._position or self._load(now)
+        position = self._load(now)
         oldest = _stamp(now - RETENTION)
         told = tuple(sorted(name for name in {*position.told, *names} if name >= oldest))
         self._position = dataclasses.replace(position, told=told)

@@ -64,6 +64,18 @@ def test_a_verdict_is_untold_until_it_was_told_also_by_another_process(place):
     assert numbers(place.inbox("a new one"), NOW + 4 * MINUTE) == []
 
 
+def test_what_another_triggerer_has_told_while_this_one_hung_is_told_once(place):
+    hangs, takes_over = place.inbox(), place.inbox()
+    assert numbers(hangs, NOW) == numbers(takes_over, NOW) == []
+    for minute in (1, 2):
+        place.publish(NOW + minute * MINUTE, number=minute)
+    first, second = (name for name, _ in takes_over.untold(NOW + 3 * MINUTE))
+    takes_over.mark_told([first], NOW + 3 * MINUTE)
+    assert numbers(hangs, NOW + 4 * MINUTE) == [2]
+    hangs.mark_told([second], NOW + 4 * MINUTE)
+    assert numbers(place.inbox(), NOW + 5 * MINUTE) == []
+
+
 def test_a_verdict_that_was_published_late_is_heard_all_the_same(place):
     inbox = place.inbox()
     assert numbers(inbox, NOW) == []

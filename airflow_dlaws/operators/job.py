@@ -217,12 +217,9 @@ class JobOperator(KeptJob):
             progress_interval=self.progress_interval,
         )
         remaining = timedelta(seconds=max(0.0, deadline - time.time()))
-        self.defer(
-            trigger=trigger,
-            method_name="resume",
-            kwargs=self.for_this_life(context, submission=to_json(submission)),
-            timeout=remaining + TRIGGER_GRACE,
-        )
+        kwargs = self.for_this_life(context, submission=to_json(submission))
+        self._job = None  # the triggerer's from now on: a worker that is shut down while it leaves has nothing to stop
+        self.defer(trigger=trigger, method_name="resume", kwargs=kwargs, timeout=remaining + TRIGGER_GRACE)
 
     def _wait(self, context: Context, reference: JobReference, deadline: float) -> JobStatus:
         """Watch the job from the worker until it has ended.

@@ -205,12 +205,15 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             if self.deferrable:
                 from airflow_dlaws.triggers.rollout import trigger_for
 
+                begun = {"order": to_json(conductor.order), "names": to_json(conductor.names)}
+                kwargs = self.for_this_life(context, begun=begun)
+                self._under_way = (
+                    None  # the triggerer's from now on: a worker shut down while it leaves takes nothing back
+                )
                 self.defer(
                     trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
                     method_name="resume",
-                    kwargs=self.for_this_life(
-                        context, begun={"order": to_json(conductor.order), "names": to_json(conductor.names)}
-                    ),
+                    kwargs=kwargs,
                     # The trigger has deadlines of its own; this one is for a triggerer that is gone.
                     timeout=timedelta(seconds=max(0.0, conductor.gives_up_at - time.time())) + _TRIGGER_GRACE,
                 )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from airflow.sdk.exceptions import TaskDeferred
 from rollout_bench import RolloutBench, RolloutTask, remade
 from running_task import airflow_says, aws_environment
 
@@ -55,6 +56,16 @@ def test_a_task_that_was_marked_while_it_began_to_shift_goes_back(
     assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
     assert served.live_config() == before
     served.assert_tidy()
+
+
+def test_a_worker_that_is_shut_down_while_a_deferred_task_leaves_it_takes_nothing_back(served: RolloutBench) -> None:
+    package, task = served.package("green"), RolloutTask()
+    plan = {**LONG, "wait_seconds": 20}
+    operator = served.operator(package, deferrable=True, **plan)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(task.context)
+    operator.on_kill()
+    assert served.go_on(deferred.value, package, task, **plan).outcome is RolloutOutcome.PROMOTED
 
 
 def test_a_rollout_ends_as_it_began_though_the_dag_file_was_edited_meanwhile(served: RolloutBench) -> None:

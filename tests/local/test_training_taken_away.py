@@ -71,6 +71,14 @@ def test_a_task_that_was_marked_while_it_started_its_job_leaves_none_running(
     training.wait_for_jobs("Stopped")
 
 
+def test_a_worker_that_is_shut_down_while_a_deferred_task_leaves_it_stops_nothing(training: Training) -> None:
+    operator = training.operator()
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(training.task().context)
+    operator.on_kill()
+    assert training.resume(deferred.value)["job_name"] == deferred.value.trigger.reference.name
+
+
 def test_a_task_cleared_while_airflow_fails_it_for_its_trigger_trains_again(training: Training) -> None:
     first = training.train()
     cleared = training.task(try_number=2, max_tries=3)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -126,6 +131,10 @@ def _state_now(task_instance: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
 
 
+#: In a task's process: the function there that talks with its supervisor is called `send`.
+_WHERE_AIRFLOW_IS_ASKED = "airflow.sdk.execution_time.comms"
+#: Most answers take some milliseconds.
+_AGAIN_S = 0.1
 #: States of a task that is not to go on, and whose worker may not have heard so: it asks every few seconds.
 _TAKEN_AWAY = frozenset({"failed", "success", "skipped", "upstream_failed", "removed", "restarting"})
 
@@ -157,6 +166,23 @@ async def killed_by_user(task_instance: Any) -> bool:
         return await in_thread(_state_now, task_instance) != "deferred"
     except Exception:
         return TRIGGER_HAS_ON_KILL
+
+
+def put_off() -> bool:
+    """Tell, in an `on_kill`, whether the signal has interrupted a question to Airflow; if so, let it come again soon.
+
+    Nothing else can be asked before Airflow has answered, not even for the connection by which a job could be stopped:
+    the process would hang until SIGKILL.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "send" and frame.f_globals.get("__name__") == _WHERE_AIRFLOW_IS_ASKED:
+            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+            again.daemon = True
+            again.start()
+            return True
+        frame = frame.f_back
+    return False
 
 
 def ask_people(
@@ -191,7 +217,8 @@ def ask_people(
         assigned_users=[HITLUser(id=user, name=user) for user in users],
     )
     # Asked again, Airflow changes nothing and tells what it shows; the function above keeps that to itself.
-    shown: Any = SUPERVISOR_COMMS.send(CreateHITLDetailPayload(ti_id=asker, subject=subject, options=list(options)))
+    again = CreateHITLDetailPayload(ti_id=asker, subject=subject, options=list(options), params={}, assigned_users=[])
+    shown: Any = SUPERVISOR_COMMS.send(again)
     return str(getattr(shown, "subject", subject))
 
 
@@ -258,5 +285,5 @@ __all__ = [
     "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Answer",
     "Asset", "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context",
     "Param", "PokeReturnValue", "TriggerEvent", "answer_event", "answer_of", "ask_people", "deployment_url",
-    "follow_only", "in_thread", "killed_by_user", "push_xcom", "was_taken_away", "without_null_outputs",
+    "follow_only", "in_thread", "killed_by_user", "push_xcom", "put_off", "was_taken_away", "without_null_outputs",
 ]  # fmt: skip

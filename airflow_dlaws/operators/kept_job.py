@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from airflow_dlaws._compat import AirflowFailException, Context
+from airflow_dlaws._compat import AirflowFailException, Context, put_off
 from airflow_dlaws.errors import DlawsError, IdentityConflict, JobFailed
 from airflow_dlaws.hooks.aws import AwsClients
 from airflow_dlaws.hooks.launcher import launcher_for
@@ -59,7 +59,7 @@ class KeptJob(DlawsOperator):
         """
         self._killed = True
         job, holder = self._known()
-        if job is None or not self.stop_on_kill:
+        if job is None or not self.stop_on_kill or put_off():
             return
         launcher = self._spare or launcher_for(self.engine, AwsClients(self.connection))
         if self._is_held_by_another(launcher, job, holder):

@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, AirflowFailException, AirflowSkipException, Context
+from airflow_dlaws._compat import FAILED_TRIGGER_METHOD, AirflowFailException, AirflowSkipException, Context, put_off
 from airflow_dlaws.errors import (
     DlawsError,
     EndpointBusy,
@@ -146,7 +146,7 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
         :raises SystemExit: to end what the signal has interrupted. Airflow would let it go on until SIGKILL, and it
             would make again what was just taken away.
         """
-        if self._under_way is None:
+        if self._under_way is None or put_off():
             return
         from airflow_dlaws.launchers.rollout import RolloutConductor
 

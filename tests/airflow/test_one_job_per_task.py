@@ -6,9 +6,10 @@ import os
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from airflow_dlaws.local.airflow_api import wait_until
@@ -144,20 +145,25 @@ def test_marking_a_deferred_task_stops_its_job(
 
 
 def test_marking_a_task_while_it_starts_its_job_leaves_none_running(airflow: LocalAirflow, sagemaker: Any) -> None:
-    airflow.api.unpause("train_after_a_while")
-    run_id = airflow.api.trigger("train_after_a_while", {"seconds": 60})
+    dag_id, api = "train_after_a_while", airflow.api
+    api.unpause(dag_id)
+    run_id = api.trigger(dag_id, {"seconds": 60})
 
-    def state() -> str:
-        return airflow.api.task_state("train_after_a_while", run_id, "train")
+    def begun() -> bool:
+        with suppress(RuntimeError):  # not there yet
+            return bool(api.xcom(dag_id, run_id, "train", "begun"))
+        return False
 
-    wait_until(lambda: state() == "running", limit_s=60, what="the task runs", every_s=0.1)
-    airflow.api.set_task_state("train_after_a_while", run_id, "train", "failed")
+    wait_until(begun, limit_s=60, what="the task has begun", every_s=0.1)
+    process = psutil.Process(api.tasks(dag_id, run_id)["train"]["pid"])
+    api.set_task_state(dag_id, run_id, "train", "failed")
+    process.wait(timeout=30)
     wait_until(
-        lambda: [job["TrainingJobStatus"] for job in jobs_of(sagemaker, "train_after_a_while", run_id)] == ["Stopped"],
+        lambda: {job["TrainingJobStatus"] for job in jobs_of(sagemaker, dag_id, run_id)} <= {"Stopped"},
         limit_s=30,
         what="the job that was started all the same is stopped",
     )
-    assert state() == "failed"
+    assert api.task_state(dag_id, run_id, "train") == "failed"
 
 
 @pytest.mark.parametrize("triggerer", ["running", "down"])

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import socket
+import threading
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +17,8 @@ import pluggy
 import pytest
 from airflow._shared.listeners.spec import taskinstance
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from running_task import airflow_says
+from airflow.sdk.execution_time.comms import CommsDecoder, GetVariable, _ResponseFrame
+from running_task import RunningTask, airflow_says
 from training_task import Training, event_of, trigger_of
 
 from airflow_dlaws.jobs.reference import TrainingResult
@@ -60,6 +66,40 @@ def test_a_task_that_is_killed_while_its_job_is_being_created_leaves_none_runnin
     with pytest.raises(AirflowException, match="was killed while it started job") as failed:
         operator.execute(training.task().context)
     assert not isinstance(failed.value, AirflowFailException)
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_kill_that_interrupts_a_question_to_airflow_is_done_when_that_is_answered(training: Training) -> None:
+    """Airflow could not be asked for the connection: the process hung until SIGKILL, and the job ran on."""
+    ours, supervisors = socket.socketpair()
+    comms: CommsDecoder[Any, Any] = CommsDecoder(socket=ours)
+    seen: list[str] = []
+
+    def answer() -> None:
+        supervisors.recv(1 << 16)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        seen.extend(training.jobs())
+        supervisors.sendall(_ResponseFrame(id=0).as_bytes())
+
+    class AskingTask(RunningTask):
+        def xcom_push(self, key: str, value: Any) -> None:
+            super().xcom_push(key, value)
+            if key == "dlaws_job":
+                comms.send(GetVariable(key=key))
+
+    task = AskingTask("train", run_id=training.run_id, max_tries=2)
+    operator = training.operator("forever.py", deferrable=False)
+    former = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    supervisor = threading.Thread(target=answer)
+    supervisor.start()
+    try:
+        with ours, supervisors, pytest.raises(AirflowException, match="was killed"):
+            operator.execute(task.context)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        supervisor.join()
+    assert seen == ["InProgress"]
     training.wait_for_jobs("Stopped")
 
 

@@ -50,10 +50,16 @@ def train_waiting() -> None:
     train(deferrable=False)
 
 
+def take_time(context: Any) -> None:
+    """Say that the task has begun, and publish much code."""
+    context["ti"].xcom_push(key="begun", value=True)
+    time.sleep(1.5)
+
+
 @dag(dag_id="train_after_a_while", schedule=None, params=SECONDS)
 def train_after_a_while() -> None:
-    """Takes its time before it starts its job, as where much code is published, and waits in the triggerer."""
-    train(deferrable=True, pre_execute=lambda context: time.sleep(3))
+    """Takes its time before it starts its job, and waits in the triggerer."""
+    train(deferrable=True, pre_execute=take_time)
 
 
 train_deferred()

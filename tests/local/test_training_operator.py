@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError
 from botocore.exceptions import ReadTimeoutError
 from training_task import Training, cancelled_after, event_of, trigger_of, wait_until
 
@@ -304,11 +304,18 @@ def test_a_killed_task_asks_airflow_for_nothing_in_its_signal_handler(
 ) -> None:
     """Its process may have been interrupted in the middle of a question: another one would wait for ever."""
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps({"conn_type": "aws"}))
-    operator = training.operator("forever.py", aws_conn_id="aws_default")
-    with pytest.raises(TaskDeferred):
-        operator.execute(training.task().context)
-    monkeypatch.setattr(AwsBaseHook, "get_connection", lambda *_: pytest.fail("Airflow was asked for the connection"))
-    operator.on_kill()
+    operator, task = training.operator("forever.py", aws_conn_id="aws_default", deferrable=False), training.task()
+
+    def push(key: str, value: Any) -> None:
+        task.pushed[key] = value
+        if key == "dlaws_job":
+            with monkeypatch.context() as silent:
+                silent.setattr(AwsBaseHook, "get_connection", lambda *_: pytest.fail("Airflow was asked"))
+                operator.on_kill()
+
+    monkeypatch.setattr(task, "xcom_push", push)
+    with pytest.raises(AirflowException, match="was killed"):
+        operator.execute(task.context)
     training.wait_for_jobs("Stopped")
 
 

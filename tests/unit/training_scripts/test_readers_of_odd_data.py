@@ -41,8 +41,9 @@ def test_columns_that_are_not_asked_for_may_be_of_any_type(format, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_empty_lines_of_csv_are_no_rows(end, tmp_path, monkeypatch):
-    monkeypatch.setattr("sm_runtime.readers.tables.SCAN_BYTES", 7)  # so that lines end at every place of a piece
+@pytest.mark.parametrize("piece", [1, 2, 7, 100])
+def test_empty_lines_of_csv_are_no_rows(end, piece, tmp_path, monkeypatch):
+    monkeypatch.setattr("sm_runtime.readers.tables.SCAN_BYTES", piece)  # so that lines end at every place of a piece
     lines = ["", "x,y", "1,2", "", "", '3,"4', '5"', "6,7", "", ""]
     text_files(tmp_path, a=end.join(lines))
     batch = open_dataset(tmp_path, fields={"y": Field(ragged=True)}).batch(np.arange(3))

@@ -99,14 +99,14 @@ def csv_index(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndar
     tail = b"\n\n"  # the two bytes before what is scanned
     with path.open("rb") as file:
         while data := file.read(SCAN_BYTES):
-            array = np.frombuffer(tail + data, np.uint8)
-            inside = (np.cumsum(array[2:] == ord('"')) + quotes) % 2
-            found = np.flatnonzero((array[2:] == ord("\n")) & (inside == 0))
-            before, earlier = array[found + 1], array[found]
+            array = np.frombuffer(data, np.uint8)
+            inside = (np.cumsum(array == ord('"')) + quotes) % 2
+            found = np.flatnonzero((array == ord("\n")) & (inside == 0))
+            before, earlier = _back(array, found, 1, tail), _back(array, found, 2, tail)
             empty = (before == ord("\n")) | ((before == ord("\r")) & (earlier == ord("\n")))
             ends.append(found[~empty] + offset + 1)
             quotes, offset, last = int(inside[-1]), offset + len(data), data[-1:]
-            tail = (tail + data)[-2:]
+            tail = (tail + data[-2:])[-2:]
             if limit and sum(map(len, ends)) > limit * CSV_ROWS:
                 break
         if quotes and not limit:
@@ -119,6 +119,13 @@ def csv_index(path: Path, limit: int | None = None) -> tuple[np.ndarray, np.ndar
     bounds = lines[::CSV_ROWS] if (len(lines) - 1) % CSV_ROWS == 0 else np.append(lines[::CSV_ROWS], lines[-1])
     sizes = np.minimum(CSV_ROWS, len(lines) - 1 - np.arange(0, len(lines) - 1, CSV_ROWS))
     return bounds, sizes.astype(np.int64), header if header.endswith(b"\n") else header + b"\n"
+
+
+def _back(array: np.ndarray, places: np.ndarray, steps: int, tail: bytes) -> np.ndarray:
+    """Return what stands so many bytes before places, of which the first may lie in the tail."""
+    values, short = array.take(places - steps, mode="wrap"), places < steps
+    values[short] = np.frombuffer(tail, np.uint8)[places[short] - steps]
+    return values
 
 
 def _parse(data: bytes, path: Path, types: dict[str, Any], record: int, offset: int, columns: list[str] | None) -> Any:

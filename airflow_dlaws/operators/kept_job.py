@@ -59,7 +59,7 @@ class KeptJob(DlawsOperator):
         """
         self._killed = True
         job, holder = self._known()
-        if job is None or not self.stop_on_kill or put_off():
+        if job is None or not self.stop_on_kill or (self._spare is None and put_off()):
             return
         launcher = self._spare or launcher_for(self.engine, AwsClients(self.connection))
         if self._is_held_by_another(launcher, job, holder):

@@ -9,6 +9,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from airflow.sdk.execution_time.comms import CommsDecoder, GetVariable, _Respons
 from running_task import RunningTask, airflow_says
 from training_task import Training, event_of, trigger_of
 
+from airflow_dlaws._compat import put_off
 from airflow_dlaws.jobs.reference import TrainingResult
 from airflow_dlaws.jobs.wire import from_json
 from airflow_dlaws.local.process import LocalAws
@@ -69,38 +72,63 @@ def test_a_task_that_is_killed_while_its_job_is_being_created_leaves_none_runnin
     training.wait_for_jobs("Stopped")
 
 
-def test_a_kill_that_interrupts_a_question_to_airflow_is_done_when_that_is_answered(training: Training) -> None:
+def test_a_kill_that_interrupts_a_question_to_airflow_stops_the_job_without_asking_airflow(training: Training) -> None:
     """Airflow could not be asked for the connection: the process hung until SIGKILL, and the job ran on."""
-    ours, supervisors = socket.socketpair()
-    comms: CommsDecoder[Any, Any] = CommsDecoder(socket=ours)
     seen: list[str] = []
-
-    def answer() -> None:
-        supervisors.recv(1 << 16)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.3)
-        seen.extend(training.jobs())
-        supervisors.sendall(_ResponseFrame(id=0).as_bytes())
 
     class AskingTask(RunningTask):
         def xcom_push(self, key: str, value: Any) -> None:
             super().xcom_push(key, value)
             if key == "dlaws_job":
-                comms.send(GetVariable(key=key))
+                ask_airflow(lambda: seen.extend(training.jobs()))
 
-    task = AskingTask("train", run_id=training.run_id, max_tries=2)
     operator = training.operator("forever.py", deferrable=False)
-    former = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-    supervisor = threading.Thread(target=answer)
-    supervisor.start()
+    with on_sigterm(operator.on_kill), pytest.raises(AirflowException, match="was killed"):
+        operator.execute(AskingTask("train", run_id=training.run_id, max_tries=2).context)
+    assert seen
+    assert seen != ["InProgress"]
+    training.wait_for_jobs("Stopped")
+
+
+def test_a_kill_is_put_off_until_a_question_to_airflow_is_answered() -> None:
+    heard: list[bool] = []
+    answered: list[int] = []
+    with on_sigterm(lambda: heard.append(put_off())):
+        ask_airflow(lambda: answered.append(len(heard)))
+        deadline = time.monotonic() + 30
+        while heard[-1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert all(heard[:-1])
+    assert len(heard) > answered[0] >= 1
+
+
+@contextmanager
+def on_sigterm(handle: Callable[[], Any]) -> Iterator[None]:
+    former = signal.signal(signal.SIGTERM, lambda *_: handle())
     try:
-        with ours, supervisors, pytest.raises(AirflowException, match="was killed"):
-            operator.execute(task.context)
+        yield
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def ask_airflow(before_the_answer: Callable[[], Any]) -> None:
+    """Ask a supervisor that kills this process first, and answers a moment later."""
+    ours, supervisors = socket.socketpair()
+
+    def answer() -> None:
+        supervisors.recv(1 << 16)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)  # in which the signal is heard
+        before_the_answer()
+        supervisors.sendall(_ResponseFrame(id=0).as_bytes())
+
+    supervisor = threading.Thread(target=answer)
+    supervisor.start()
+    with ours, supervisors:
+        comms: CommsDecoder[Any, Any] = CommsDecoder(socket=ours)
+        comms.send(GetVariable(key="any"))
         supervisor.join()
-    assert seen == ["InProgress"]
-    training.wait_for_jobs("Stopped")
 
 
 def test_a_task_that_was_marked_while_it_started_its_job_leaves_none_running(

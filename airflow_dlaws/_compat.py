@@ -131,8 +131,9 @@ def _state_now(task_instance: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
 
 
-#: In a task's process: the function there that talks with its supervisor is called `send`.
-_WHERE_AIRFLOW_IS_ASKED = "airflow.sdk.execution_time.comms"
+#: The function in a task's process that talks with its supervisor. Like the writing of a line, it holds a lock.
+_WHERE_AIRFLOW_IS_ASKED = ("airflow.sdk.execution_time.comms", "send")
+_WHERE_LINES_ARE_WRITTEN = "structlog._output"
 #: Most answers take some milliseconds.
 _AGAIN_S = 0.1
 #: States of a task that is not to go on, and whose worker may not have heard so: it asks every few seconds.
@@ -169,14 +170,15 @@ async def killed_by_user(task_instance: Any) -> bool:
 
 
 def put_off() -> bool:
-    """Tell, in an `on_kill`, whether the signal has interrupted a question to Airflow; if so, let it come again soon.
+    """Tell, in an `on_kill`, whether the signal has interrupted a question to Airflow, or a line of the log.
 
-    Nothing else can be asked before Airflow has answered, not even for the connection by which a job could be stopped:
-    the process would hang until SIGKILL.
+    Nothing else can be asked before Airflow has answered, not even for the connection by which a job could be stopped,
+    and nothing be logged before the line is written: the process would hang until SIGKILL. The signal comes again soon.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_name == "send" and frame.f_globals.get("__name__") == _WHERE_AIRFLOW_IS_ASKED:
+        where = frame.f_globals.get("__name__")
+        if where == _WHERE_LINES_ARE_WRITTEN or (where, frame.f_code.co_name) == _WHERE_AIRFLOW_IS_ASKED:
             again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
             again.daemon = True
             again.start()

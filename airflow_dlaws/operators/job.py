@@ -133,8 +133,7 @@ class JobOperator(KeptJob):
             return self._finish(context, submission, submission.status)
         deadline = self._deadline(spec, submission.status)
         if self.deferrable:
-            if self._killed:  # its job is stopped: whoever deferred now would wait for nothing
-                raise JobFailed("the task was killed before it could defer", permanent=False)
+            self._end_if_killed("before it could defer")  # who deferred now would wait for a job that is stopped
             self._defer(context, submission, deadline)
         return self._finish(context, submission, self._wait(context, submission.reference, deadline))
 
@@ -240,8 +239,7 @@ class JobOperator(KeptJob):
             if progress := reports.take(look.lines, datetime.now(UTC), last=ended):
                 self.log.info("%s", sentence(progress))
                 context["ti"].xcom_push(key=PROGRESS_XCOM, value=document(progress))
-            if self._killed:
-                raise JobFailed(f"the task was killed while job {reference.name} ran", permanent=False)
+            self._end_if_killed(f"while job {reference.name} ran")
             if look.status is not None and look.status.terminal:
                 return look.status
             if time.time() >= deadline:

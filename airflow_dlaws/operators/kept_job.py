@@ -28,7 +28,7 @@ class KeptJob(DlawsOperator):
     stop_on_kill: bool
     _job: JobReference | None = None
     _holder = ""
-    _killed = False
+    _killed, _kill_put_off = False, False
     #: From when a job is looked for until it is known, and after it has ended.
     _submitting, _settled = False, False
     _spare: Launcher[Any] | None = None
@@ -59,7 +59,10 @@ class KeptJob(DlawsOperator):
         """
         self._killed = True
         job, holder = self._known()
-        if job is None or not self.stop_on_kill or (self._spare is None and put_off()):
+        if job is None or not self.stop_on_kill:
+            return
+        self._kill_put_off = self._spare is None and put_off()
+        if self._kill_put_off:
             return
         launcher = self._spare or launcher_for(self.engine, AwsClients(self.connection))
         if self._is_held_by_another(launcher, job, holder):
@@ -67,6 +70,16 @@ class KeptJob(DlawsOperator):
             return
         stopped = launcher.stop(job)
         self.log.info("The task was killed: job %s %s", job.name, "is stopped" if stopped else "does not run")
+
+    def _end_if_killed(self, when: str) -> None:
+        """End a try that was killed; stop its job, where the signal came at a moment when that could not be done.
+
+        :raises JobFailed: it was.
+        """
+        if self._killed:
+            if self._kill_put_off:
+                self.on_kill()
+            raise JobFailed(f"the task was killed {when}", permanent=False)
 
     def _make_ready_for_kill(self) -> None:
         """Make the clients with which `on_kill` stops the job, while Airflow can still be asked for the connection.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
+from io import StringIO
 from typing import Any
 
 import pytest
+import structlog
 from asgiref.sync import async_to_sync
 
 from airflow_dlaws import _compat
@@ -59,3 +63,24 @@ def test_before_3_3_a_question_is_heard_to_its_end_though_the_trigger_is_cancell
         return heard
 
     assert asyncio.run(scenario()) == ["answer"]
+
+
+def test_a_kill_that_interrupts_the_writing_of_a_line_comes_again_when_it_is_written() -> None:
+    """What a handler logs would wait for ever for the lock that the interrupted line holds."""
+    kills: list[bool] = []
+
+    class Terminal(StringIO):
+        def write(self, text: str) -> int:
+            if not kills:
+                signal.raise_signal(signal.SIGTERM)
+            return super().write(text)
+
+    former = signal.signal(signal.SIGTERM, lambda *_: kills.append(_compat.put_off()))
+    try:
+        structlog.PrintLogger(Terminal()).info("a line")
+        until = time.monotonic() + 20
+        while len(kills) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert kills == [True, False]

@@ -9,6 +9,7 @@ from typing import Any
 from airflow_dlaws.local.airflow_api import wait_until
 from airflow_dlaws.local.airflow_stack import LocalAirflow
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.local.scheduler_log import wait_until_heard
 from scripts.matrix.airflow_home import CheckFailed
 
 DAG, GROUP = "approve_once", "matrix-approvals"
@@ -31,6 +32,7 @@ def approval_checks(stack: LocalAirflow, aws: LocalAws, *, asks_people: bool) ->
         sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
 
     def in_airflow(_: str, run_id: str) -> None:
+        wait_until_heard(stack, DAG, run_id, "approve")
         stack.api.answer(DAG, run_id, "approve", "Approve", {"why": "the matrix"})
 
     seconds = {"in_the_registry": _approve(stack, sagemaker, in_the_registry)}

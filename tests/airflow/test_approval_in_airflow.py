@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scheduler_log import wait_until_heard
 
 from airflow_dlaws.local.airflow_api import wait_until
 from airflow_dlaws.local.airflow_stack import LocalAirflow
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.local.scheduler_log import wait_until_heard
 
 DAG, GROUP = "approve_newest", "asked-twice"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scheduler_log import wait_until_heard
 
 from airflow_dlaws.cli import main
 from airflow_dlaws.launchers.rollout_store import RolloutFolder
@@ -20,6 +19,7 @@ from airflow_dlaws.local.airflow_api import ENDED, wait_until
 from airflow_dlaws.local.airflow_stack import LocalAirflow
 from airflow_dlaws.local.demo import flights
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.local.scheduler_log import wait_until_heard
 from airflow_dlaws.rollout.report import RolloutRecord
 from airflow_dlaws.rollout.state import Cause, Step
 from airflow_dlaws.storage import ObjectStore

@@ -207,9 +207,8 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
 
                 begun = {"order": to_json(conductor.order), "names": to_json(conductor.names)}
                 kwargs = self.for_this_life(context, begun=begun)
-                self._under_way = (
-                    None  # the triggerer's from now on: a worker shut down while it leaves takes nothing back
-                )
+                # The triggerer's from now on: a worker that is shut down while it leaves takes nothing back.
+                self._under_way = None
                 self.defer(
                     trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
                     method_name="resume",

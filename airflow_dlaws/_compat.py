@@ -17,6 +17,7 @@ from uuid import UUID
 from airflow import __version__ as _airflow_version
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context, Param
 from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 try:  # 3.1 and later
@@ -237,7 +238,10 @@ class Answer:
 async def answer_event(task_instance_id: str) -> dict[str, Any] | None:
     """Return the event of an answer as Airflow 3.3 resumes a deferred task with it by itself; None before there is one.
 
-    Older versions leave it to the trigger to find the answer; so does 3.3 if it came before the deferral.
+    Older versions leave it to the trigger to find the answer; so does 3.3 if it came before the deferral. A task that
+    was cleared has another id: nobody can answer the question any more.
+
+    :raises AirflowRuntimeError: Airflow does not tell, or there is no such question.
     """
 
     def look() -> Any:
@@ -284,8 +288,9 @@ async def push_xcom(task_instance: Any, key: str, value: Any) -> None:
 
 __all__ = [
     "ASKS_PEOPLE", "FAILED_TRIGGER_METHOD", "TRIGGER_HAS_ON_KILL", "TRIGGER_TIMED_OUT", "AirflowException",
-    "AirflowFailException", "AirflowNotFoundException", "AirflowSensorTimeout", "AirflowSkipException", "Answer",
-    "Asset", "BaseEventTrigger", "BaseOperator", "BaseOperatorLink", "BaseSensorOperator", "BaseTrigger", "Context",
-    "Param", "PokeReturnValue", "TriggerEvent", "answer_event", "answer_of", "ask_people", "deployment_url",
-    "follow_only", "in_thread", "killed_by_user", "push_xcom", "put_off", "was_taken_away", "without_null_outputs",
+    "AirflowFailException", "AirflowNotFoundException", "AirflowRuntimeError", "AirflowSensorTimeout",
+    "AirflowSkipException", "Answer", "Asset", "BaseEventTrigger", "BaseOperator", "BaseOperatorLink",
+    "BaseSensorOperator", "BaseTrigger", "Context", "Param", "PokeReturnValue", "TriggerEvent", "answer_event",
+    "answer_of", "ask_people", "deployment_url", "follow_only", "in_thread", "killed_by_user", "push_xcom", "put_off",
+    "was_taken_away", "without_null_outputs",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from airflow_dlaws.local.airflow_api import AirflowApi
+from airflow_dlaws.local.airflow_database import keep_trigger_ids_apart
 from airflow_dlaws.local.sessions import Session, end_sessions, free_ports
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -67,6 +68,7 @@ class LocalAirflow:
         self.home.mkdir(parents=True, exist_ok=True)
         self._environment = self._make_environment()
         self.run("db", "migrate")
+        keep_trigger_ids_apart(self.home / "airflow.db")
         for component in COMPONENTS:
             self.start_component(component)
         self.wait_healthy(time.monotonic() + _START_LIMIT_S)

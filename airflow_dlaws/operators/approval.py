@@ -125,6 +125,10 @@ class ModelApprovalOperator(DlawsOperator):
             if answer is not None:
                 return self._end(context, decide(sagemaker, self._word(answer)))
             decided = approval_of(describe(sagemaker, self.model_package_arn))
+        if decided is None and event.get("status") == "decided":
+            self.log.warning("The word on %s was taken back: waiting for another", self.model_package_arn)
+            return self._wait(context, shown=shown)
+        with airflow_errors():
             if decided is None:
                 raise Inconclusive(
                     f"nobody has approved or rejected {self.model_package_arn} within {self._seconds:.0f} s. Clear "

@@ -167,7 +167,11 @@ class JobOperator(KeptJob):
         with airflow_errors(), self._no_job_left_behind(context):
             known = from_json(Submission, submission or self.kept(context, _JOB_XCOM) or {})
             self._job, self._holder = known.reference, known.holder
-            status = self._final_status(known.reference, from_json(JobEvent, event))
+            told = from_json(JobEvent, event)
+            if told.job not in ("", known.reference.name):
+                self.log.warning("The trigger told of %s: looking at %s again", told.job, known.reference.name)
+                return self._run(context)
+            status = self._final_status(known.reference, told)
             try:
                 return self._finish(context, known, status)
             except NoCapacity as shortage:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from airflow_dlaws._compat import BaseTrigger, TriggerEvent, answer_event, in_thread
+from airflow_dlaws._compat import AirflowRuntimeError, BaseTrigger, TriggerEvent, answer_event, in_thread
 from airflow_dlaws.errors import DlawsError
 from airflow_dlaws.hooks.aws import AwsConnection, forget_clients, shared_clients
 from airflow_dlaws.jobs.wire import from_json
@@ -57,7 +57,7 @@ class ApprovalTrigger(BaseTrigger):
 
     async def _event(self) -> dict[str, Any]:
         while True:
-            if self.asked and (answer := await answer_event(self.asked)):
+            if answer := await self._answer():
                 return answer
             try:
                 if await in_thread(self._is_decided):
@@ -71,6 +71,18 @@ class ApprovalTrigger(BaseTrigger):
             if left <= 0:
                 return {"status": "deadline"}
             await asyncio.sleep(min(self.poll_interval, left))
+
+    async def _answer(self) -> dict[str, Any] | None:
+        """Return the event of an answer in Airflow; what Airflow cannot tell now may still be said in the registry."""
+        if self.asked is None:
+            return None
+        try:
+            return await answer_event(self.asked)
+        except AirflowRuntimeError as error:
+            self.log.warning(
+                "Airflow does not tell whether its question about %s is answered: %s", self.package_arn, error
+            )
+            return None
 
     def _is_decided(self) -> bool:
         clients = shared_clients(from_json(AwsConnection, self.connection))

@@ -39,9 +39,14 @@ class JobEventKind(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class JobEvent:
-    """What the trigger tells the task."""
+    """What the trigger tells the task.
+
+    :param job: name of the job that it tells of. Airflow on SQLite may hand a task the event of another trigger: the
+        id of a deleted one is given to the next.
+    """
 
     kind: JobEventKind
+    job: str = ""
     status: JobStatus | None = None
     message: str = ""
 
@@ -138,9 +143,9 @@ class JobTrigger(BaseTrigger):
                         self._report(look)
                         await progress.tell(look, self.task_instance)
                         if look.status is not None and look.status.terminal:
-                            return JobEvent(kind=JobEventKind.FINISHED, status=look.status)
+                            return self._event(JobEventKind.FINISHED, status=look.status)
             except ServiceRefused as error:
-                return JobEvent(kind=JobEventKind.LOST, message=str(error))
+                return self._event(JobEventKind.LOST, message=str(error))
             except TimeoutError:
                 if not limit.expired():
                     raise
@@ -151,8 +156,11 @@ class JobTrigger(BaseTrigger):
         try:
             await in_thread(self._stop)
         except DlawsError as error:
-            return JobEvent(kind=JobEventKind.DEADLINE, message=str(error))
-        return JobEvent(kind=JobEventKind.DEADLINE)
+            return self._event(JobEventKind.DEADLINE, message=str(error))
+        return self._event(JobEventKind.DEADLINE)
+
+    def _event(self, kind: JobEventKind, *, status: JobStatus | None = None, message: str = "") -> JobEvent:
+        return JobEvent(kind=kind, job=self.reference.name, status=status, message=message)
 
     def _report(self, look: Look) -> None:
         """Tell in the task's log what was seen: the one place for it while the task is deferred."""

@@ -36,3 +36,15 @@ def test_a_component_that_ends_by_itself_ends_the_waiting_and_is_named(airflow: 
         airflow.api.wait_for_run("train_deferred", "any", limit_s=180)
     airflow.start_component("triggerer")
     airflow.wait_healthy(time.monotonic() + 60)
+
+
+def test_no_trigger_gets_the_id_of_a_deleted_one(airflow: LocalAirflow) -> None:
+    """The triggerer would take the new one for the old one, which it has not ended yet."""
+    insert = "INSERT INTO trigger (classpath, kwargs, created_date) VALUES ('x.Y', '{}', '2026-11-30') RETURNING id"
+    with closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        (former,) = connection.execute(insert).fetchone()
+        connection.execute("DELETE FROM trigger WHERE id = ?", (former,))
+        (later,) = connection.execute(insert).fetchone()
+        connection.execute("ROLLBACK")
+    assert later > former

@@ -12,7 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+    ErrorType,
+    TaskDeferred,
+)
+from airflow.sdk.execution_time.comms import ErrorResponse
 from rollout_bench import first_event, remade
 from running_task import RunningTask, aws_environment, resumed
 
@@ -142,6 +149,33 @@ def test_an_answer_on_a_page_that_airflow_keeps_showing_of_another_package_does_
     gate.say("Approved")
     event = asyncio.run(first_event(remade(again.value.trigger)))
     assert resumed(gate.operator(), again.value, event, gate.task.context)["status"] == "Approved"
+
+
+def test_a_trigger_whose_question_is_gone_still_hears_the_registry_and_fails_nothing(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task was cleared. On SQLite, what it says is heard by a later task: Airflow gives its id to a new trigger."""
+
+    def send(*_: Any, **__: Any) -> Any:
+        gate.say("Approved")
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404}))
+
+    monkeypatch.setattr(
+        "airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", SimpleNamespace(send=send), raising=False
+    )
+    trigger = remade(gate.ask().trigger)
+    trigger.asked = str(uuid.uuid4())
+    assert asyncio.run(first_event(trigger)) == {"status": "decided"}
+
+
+def test_a_word_that_is_taken_back_before_the_task_hears_it_is_waited_for_again(gate: Gate) -> None:
+    deferred = gate.ask()
+    gate.say("Approved")
+    event = asyncio.run(first_event(remade(deferred.trigger)))
+    gate.say("PendingManualApproval")
+    with pytest.raises(TaskDeferred) as again:
+        resumed(gate.operator(), deferred, event, gate.task.context)
+    assert remade(again.value.trigger).package_arn == gate.arn
 
 
 def test_the_first_word_counts(gate: Gate) -> None:

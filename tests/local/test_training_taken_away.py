@@ -24,10 +24,12 @@ from running_task import RunningTask, airflow_says
 from training_task import Training, event_of, trigger_of
 
 from airflow_dlaws._compat import put_off
-from airflow_dlaws.jobs.reference import TrainingResult
-from airflow_dlaws.jobs.wire import from_json
+from airflow_dlaws.jobs.phase import JobPhase
+from airflow_dlaws.jobs.reference import JobStatus, TrainingResult
+from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.local.process import LocalAws
 from airflow_dlaws.plugins.killed_tasks import KilledTasksListener
+from airflow_dlaws.triggers.job import JobEvent, JobEventKind
 
 
 @pytest.mark.parametrize(("state", "left"), [("deferred", "InProgress"), ("failed", "Stopped")])
@@ -154,6 +156,18 @@ def test_a_task_cleared_while_airflow_fails_it_for_its_trigger_trains_again(trai
         training.operator().resume_execution("__fail__", {"error": "Trigger timeout"}, cleared.context)
     second = from_json(TrainingResult, training.resume(again.value, task=cleared))
     assert first.job_name != second.job_name
+
+
+def test_news_of_another_job_is_no_news_of_this_one(training: Training) -> None:
+    """Airflow on SQLite gives the id of a deleted trigger to the next one, and its last event with it."""
+    deferred = training.defer("forever.py")
+    for kind in JobEventKind:
+        told = to_json(JobEvent(kind=kind, job="of-a-former-life", status=JobStatus(phase=JobPhase.SUCCEEDED)))
+        with pytest.raises(TaskDeferred) as again:
+            training.go_on(deferred, told, "forever.py")
+        assert again.value.trigger.reference == deferred.trigger.reference
+    assert training.jobs() == ["InProgress"]
+    training.sagemaker.stop_training_job(TrainingJobName=deferred.trigger.reference.name)
 
 
 def test_a_cleared_task_has_its_whole_time_to_wait_for_capacity(training: Training, local_aws: LocalAws) -> None:

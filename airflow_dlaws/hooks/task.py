@@ -8,10 +8,18 @@ from datetime import UTC
 from functools import cached_property
 from typing import Any
 
-from airflow_dlaws._compat import AirflowException, AirflowFailException, Context, deployment_url, was_taken_away
+from airflow_dlaws._compat import (
+    AirflowException,
+    AirflowFailException,
+    BaseTrigger,
+    Context,
+    deployment_url,
+    was_taken_away,
+)
 from airflow_dlaws.errors import DlawsError, SpecificationError
 from airflow_dlaws.hooks.aws import AwsClients, AwsConnection
 from airflow_dlaws.jobs.identity import TaskIdentity
+from airflow_dlaws.jobs.reference import ON_KILL_XCOM
 from airflow_dlaws.registry.manifest import AirflowRun
 
 #: Argument of a deferral, field of an XCom: the clear marker of the task instance that deferred or pushed.
@@ -67,6 +75,11 @@ class Deferring:
     def keep(self, context: Context, key: str, value: Mapping[str, Any]) -> None:
         """Push an XCom for this life of the task."""
         context["ti"].xcom_push(key=key, value={**value, _LIFE: identity_of(context).clear_marker})
+
+    def keep_on_kill(self, context: Context, trigger: BaseTrigger) -> None:
+        """Note whose `on_kill` ends what this task pays for: its worker may die, and nobody would be there to do so."""
+        classpath, kwargs = trigger.serialize()
+        self.keep(context, ON_KILL_XCOM, {"classpath": classpath, "kwargs": kwargs})
 
     def kept(self, context: Context, key: str) -> dict[str, Any] | None:
         """Return what this try of the task has pushed: Airflow empties it for the next, unless it resumes that one."""

@@ -9,6 +9,10 @@ from datetime import datetime
 from airflow_dlaws.jobs.failure import FailureKind
 from airflow_dlaws.jobs.phase import JobPhase, is_terminal
 
+#: XCom of a task that pays for something: the trigger (`classpath`, `kwargs`) whose `on_kill` ends it, and the task's
+#: life. For those who find the task ended while nobody is left who could.
+ON_KILL_XCOM = "dlaws_on_kill"
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobReference:

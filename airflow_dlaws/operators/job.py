@@ -128,14 +128,15 @@ class JobOperator(KeptJob):
         self._submitting = True
         submission = launcher.submit(spec, identity_of(context), stop_former=self.stop_on_kill)
         self._keep(submission)
+        trigger = self._trigger(spec, submission)
+        self.keep_on_kill(context, trigger)
         self._announce(context, submission)
         if submission.status.terminal:
             return self._finish(context, submission, submission.status)
-        deadline = self._deadline(spec, submission.status)
         if self.deferrable:
             self._end_if_killed("before it could defer")  # who deferred now would wait for a job that is stopped
-            self._defer(context, submission, deadline)
-        return self._finish(context, submission, self._wait(context, submission.reference, deadline))
+            self._defer(context, submission, trigger)
+        return self._finish(context, submission, self._wait(context, submission.reference, trigger.deadline))
 
     def _pause(self, context: Context, shortage: NoCapacity) -> None:
         """Wait until it is time to ask for instances again, in the triggerer or here.
@@ -210,16 +211,18 @@ class JobOperator(KeptJob):
         created = status.created_at.timestamp() if status.created_at else time.time()
         return created + allowed.total_seconds()
 
-    def _defer(self, context: Context, submission: Submission, deadline: float) -> NoReturn:
-        trigger = JobTrigger(
+    def _trigger(self, spec: JobSpec, submission: Submission) -> JobTrigger:
+        return JobTrigger(
             connection=to_json(self.connection),
             reference=to_json(submission.reference),
             poll_interval=self.poll_interval,
-            deadline=deadline,
+            deadline=self._deadline(spec, submission.status),
             stop_on_kill=self.stop_on_kill,
             progress_interval=self.progress_interval,
         )
-        remaining = timedelta(seconds=max(0.0, deadline - time.time()))
+
+    def _defer(self, context: Context, submission: Submission, trigger: JobTrigger) -> NoReturn:
+        remaining = timedelta(seconds=max(0.0, trigger.deadline - time.time()))
         kwargs = self.for_this_life(context, submission=to_json(submission))
         self._job = None  # the triggerer's from now on: a worker that is shut down while it leaves has nothing to stop
         self.defer(trigger=trigger, method_name="resume", kwargs=kwargs, timeout=remaining + TRIGGER_GRACE)

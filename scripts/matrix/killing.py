@@ -2,16 +2,20 @@
 
 Before Airflow 3.3 nobody calls a trigger's `on_kill`: the trigger that is cancelled must find out itself whether a
 person acted or the triggerer restarts. Marking the whole run failed is an act that nothing but the trigger can hear;
-marking the task is heard by the plugin too.
+marking the task is heard by the plugin too. The plugin alone hears the scheduler fail a task whose machine is lost.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import psutil
 
 from airflow_dlaws.local.airflow_api import wait_until
 from airflow_dlaws.local.airflow_stack import LocalAirflow
@@ -21,7 +25,7 @@ from scripts.matrix.approving import approval_checks
 from scripts.matrix.environments import Environment
 from scripts.matrix.targets import ROOT
 
-DAG = "train_deferred"
+DAG, LAST = "train_deferred", "train_for_the_last_time"
 _LIMIT_S = 60.0
 
 
@@ -39,12 +43,14 @@ def kill_checks(environment: Environment, aws: LocalAws, home: Path, bucket: str
     stack = LocalAirflow(home, folders, variables, python=environment.python)
     try:
         stack.start()
-        stack.api.wait_for_dags({DAG}, limit_s=_LIMIT_S)
-        stack.api.unpause(DAG)
+        stack.api.wait_for_dags({DAG, LAST}, limit_s=_LIMIT_S)
+        for dag_id in (DAG, LAST):
+            stack.api.unpause(dag_id)
         act = KillActs(stack, aws)
         return {
             "run_marked_failed": act.seconds_to_stop(act.mark_run_failed),
             "task_marked_failed": act.seconds_to_stop(act.mark_task_failed),
+            "machine_lost": act.lose_machine(),
             "triggerer_restarted": act.restart_triggerer(),
             "progress_seen": act.seconds_to_progress(),
             "approvals": approval_checks(stack, aws, asks_people=not environment.target.airflow.startswith("3.0.")),
@@ -79,9 +85,12 @@ class KillActs:
         return seen
 
     def _progress(self, run_id: str) -> bool:
-        entries = self._stack.api.call("GET", f"/dags/{DAG}/dagRuns/{quote(run_id)}/taskInstances/train/xcomEntries")
-        shown = "progress" in {entry["key"] for entry in entries["xcom_entries"]}
+        shown = "progress" in self._xcoms(DAG, run_id)
         return shown and self._stack.api.task_state(DAG, run_id, "train") == "deferred"
+
+    def _xcoms(self, dag_id: str, run_id: str) -> set[str]:
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/train/xcomEntries"
+        return {entry["key"] for entry in self._stack.api.call("GET", path)["xcom_entries"]}
 
     def mark_task_failed(self, run_id: str) -> None:
         """Mark the task failed, as the UI does."""
@@ -90,6 +99,19 @@ class KillActs:
     def mark_run_failed(self, run_id: str) -> None:
         """Mark the run failed, as the UI does."""
         self._stack.api.call("PATCH", f"/dags/{DAG}/dagRuns/{quote(run_id)}", {"state": "failed"})
+
+    def lose_machine(self) -> float:
+        """Kill a task that waits in the worker, and its supervisor; return the seconds until its job is stopped."""
+        run_id = self._stack.api.trigger(LAST, {"seconds": 600})
+        self._wait(lambda: "dlaws_on_kill" in self._xcoms(LAST, run_id), "the task waits for its job")
+        job = self._stack.api.xcom(LAST, run_id, "train", "dlaws_job")["reference"]["name"]
+        task = psutil.Process(self._stack.api.tasks(LAST, run_id)["train"]["pid"])
+        for pid in (task.ppid(), task.pid):
+            os.kill(pid, signal.SIGKILL)
+        started = time.monotonic()
+        self._wait(lambda: self._stack.api.run_state(LAST, run_id) == "failed", "the run has failed")
+        self._wait(lambda: self._status(job) in ("Stopping", "Stopped"), f"job {job} is being stopped")
+        return round(time.monotonic() - started, 1)
 
     def restart_triggerer(self) -> str:
         """End the triggerer in good order and start it again; return how the job ends.

@@ -1,14 +1,11 @@
-"""What only `dlaws jobs stop --orphans` can reach: nobody is left who could stop the job of a task that has ended."""
+"""`dlaws jobs stop --orphans` finds and ends what has outlived its task: a job that was to run on in any case."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 import pytest
 from test_one_job_per_task import jobs_of, start_and_wait_for_job
 
@@ -18,7 +15,7 @@ from airflow_dlaws.local.airflow_stack import LocalAirflow
 from airflow_dlaws.local.process import LocalAws
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
-DAG = "train_waiting"
+DAG = "train_in_any_case"
 
 
 def verdicts(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, Any], dict[str, int]]:
@@ -29,7 +26,7 @@ def verdicts(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str,
     return (document["jobs"] or [{}])[0], document["verdicts"]
 
 
-def test_the_job_of_a_dead_worker_whose_task_is_marked_failed_is_an_orphan_and_is_stopped(
+def test_a_job_that_was_to_run_on_when_its_task_is_marked_failed_is_an_orphan_and_is_stopped(
     airflow: LocalAirflow, local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {
@@ -39,13 +36,11 @@ def test_the_job_of_a_dead_worker_whose_task_is_marked_failed_is_an_orphan_and_i
     }.items():
         monkeypatch.setenv(name, value)
     sagemaker = local_aws.client("sagemaker")
-    run_id = start_and_wait_for_job(airflow, sagemaker, DAG)
+    airflow.api.unpause(DAG)
+    run_id = start_and_wait_for_job(airflow, sagemaker, DAG, seconds=600)
     wait_until(lambda: bool(airflow.api.tasks(DAG, run_id)["train"]["pid"]), limit_s=30, what="the task has a process")
     job, counts = verdicts(capsys, "list")
     assert (job, counts["owned"]) == ({}, 1)
-    task = psutil.Process(airflow.api.tasks(DAG, run_id)["train"]["pid"])
-    for pid in (task.ppid(), task.pid):  # the supervisor first: it would tell Airflow
-        os.kill(pid, signal.SIGKILL)
     airflow.api.set_task_state(DAG, run_id, "train", "failed")
     job, _ = verdicts(capsys, "list")
     assert (job["run_id"], job["verdict"], job["reason"]) == (run_id, "orphan", "its task has ended: failed")

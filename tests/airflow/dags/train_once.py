@@ -32,9 +32,7 @@ def train(deferrable: bool, **arguments: Any) -> DistributedTrainingOperator:
         instance_count=1,
         deferrable=deferrable,
         poll_interval=1,
-        retries=2,
-        retry_delay=timedelta(seconds=1),
-        **arguments,
+        **{"retries": 2, "retry_delay": timedelta(seconds=1)} | arguments,
     )
 
 
@@ -62,6 +60,27 @@ def train_after_a_while() -> None:
     train(deferrable=True, pre_execute=take_time)
 
 
+@dag(dag_id="train_for_the_last_time", schedule=None, params=SECONDS)
+def train_for_the_last_time() -> None:
+    """Waits in the worker, and is not tried again."""
+    train(deferrable=False, retries=0)
+
+
+@dag(dag_id="train_again_tomorrow", schedule=None, params=SECONDS)
+def train_again_tomorrow() -> None:
+    """Waits in the worker; a retry comes much later."""
+    train(deferrable=False, retry_delay=timedelta(days=1))
+
+
+@dag(dag_id="train_in_any_case", schedule=None, params=SECONDS)
+def train_in_any_case() -> None:
+    """Waits in the worker; its job runs on when it is killed."""
+    train(deferrable=False, retries=0, stop_on_kill=False)
+
+
 train_deferred()
 train_waiting()
+train_for_the_last_time()
+train_again_tomorrow()
+train_in_any_case()
 train_after_a_while()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-_ID, _KEY = "\tid INTEGER NOT NULL,", "\tCONSTRAINT trigger_pkey PRIMARY KEY (id), \n"
-_UNIQUE_ID = "\tid INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+_ID = "id INTEGER NOT NULL,"
+_UNIQUE_ID = "id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+_KEY = re.compile(r",\s*CONSTRAINT trigger_pkey PRIMARY KEY \(id\)")
 
 
 def keep_trigger_ids_apart(database: Path) -> None:
@@ -26,19 +28,19 @@ def keep_trigger_ids_apart(database: Path) -> None:
         ).fetchone()
         if _UNIQUE_ID in table:
             return
-        if _ID not in table or _KEY not in table:
+        made, keys = _KEY.subn("", table.replace(_ID, _UNIQUE_ID))
+        if keys != 1 or _UNIQUE_ID not in made:
             raise RuntimeError(
-                f"Airflow's table of triggers is not made as expected, with {_ID!r} and {_KEY!r}: {table}"
+                f"Airflow's table of triggers has not {_ID!r} and {_KEY.pattern!r}, as expected: {table}"
             )
         indexes = connection.execute(
             "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'trigger' AND sql IS NOT NULL"
         ).fetchall()
         # The order that https://www.sqlite.org/lang_altertable.html gives, by which foreign keys stay what they are.
-        made = table.replace(_ID, _UNIQUE_ID).replace(_KEY, "").replace("trigger", "new_trigger", 1)
         for statement in (
             "PRAGMA foreign_keys = OFF",
             "BEGIN IMMEDIATE",
-            made,
+            made.replace("trigger", "new_trigger", 1),
             "INSERT INTO new_trigger SELECT * FROM trigger",
             "DROP TABLE trigger",
             "ALTER TABLE new_trigger RENAME TO trigger",

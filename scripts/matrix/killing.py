@@ -104,7 +104,7 @@ class KillActs:
         """Kill a task that waits in the worker, and its supervisor; return the seconds until its job is stopped."""
         run_id = self._stack.api.trigger(LAST, {"seconds": 600})
         self._wait(lambda: "dlaws_on_kill" in self._xcoms(LAST, run_id), "the task waits for its job")
-        job = self._stack.api.xcom(LAST, run_id, "train", "dlaws_job")["reference"]["name"]
+        job = self._stack.api.xcom(LAST, run_id, "train", "dlaws_on_kill")["kwargs"]["reference"]["name"]
         task = psutil.Process(self._stack.api.tasks(LAST, run_id)["train"]["pid"])
         for pid in (task.ppid(), task.pid):
             os.kill(pid, signal.SIGKILL)

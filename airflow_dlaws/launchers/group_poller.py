@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_dlaws.errors import DlawsError, NoSuchJob, ServiceRefused, ServiceUnavailable
+from airflow_dlaws.errors import NoSuchJob, ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage, Together
-from airflow_dlaws.launchers.seats import LAST_READS, InThread, Poller
+from airflow_dlaws.launchers.seats import InThread, Poller, words
 from airflow_dlaws.launchers.watch import REFUSALS_TOLERATED, SLOWEST, Look
 
 #: Up to so many jobs are looked at without a pause in between, and their logs are all read at each interval.
@@ -143,18 +143,6 @@ class GroupPoller(Poller):
         else:
             self._tell(name, Look(status=None, note=str(error), refused=True))
 
-    async def _tell_the_end(self, name: str, reference: JobReference, status: JobStatus) -> None:
-        """Tell that a job has ended, after the last lines of its log."""
-        note = ""
-        try:
-            for _ in range(LAST_READS):
-                if (await self._read_one(name, reference)).complete:
-                    break
-        except Exception as error:
-            note = _words(error)
-        if name in self._seats:
-            self._dismiss(name, Look(status=status, note=note))
-
     async def _read_logs(self, until: float) -> None:
         """Read on in the logs, those first that were not read for longest."""
         for name in sorted(self._jobs, key=lambda name: self._jobs[name].read_at):
@@ -165,7 +153,7 @@ class GroupPoller(Poller):
             try:
                 await self._read_one(name, self._seats[name][0].reference)
             except Exception as error:  # that lines cannot be read is no reason to stop watching the job
-                self._tell_all(Look(status=None, note=_words(error)))
+                self._tell_all(Look(status=None, note=words(error)))
                 if isinstance(error, ServiceUnavailable):
                     return
             if not few:
@@ -187,7 +175,3 @@ class GroupPoller(Poller):
 
     def _log_now(self, reference: JobReference, cursor: LogCursor) -> LogPage:
         return self._launcher().log_lines(reference, cursor)
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, DlawsError) else repr(error)

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from airflow_dlaws.errors import DlawsError, ServiceRefused, ServiceUnavailable
+from airflow_dlaws.errors import ServiceRefused, ServiceUnavailable
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
 from airflow_dlaws.launchers.job_list import ListedJob
 from airflow_dlaws.launchers.log_plan import FindStreams, LogPlan, LogStep, ReadMany
 from airflow_dlaws.launchers.poll_plan import Describe, ListJobs, PollPlan, Step
 from airflow_dlaws.launchers.protocol import LogCursor, LogPage, Watchable
-from airflow_dlaws.launchers.seats import LAST_READS, InThread, Poller
+from airflow_dlaws.launchers.seats import InThread, Poller, words
 from airflow_dlaws.launchers.watch import Look
 
 #: ListTrainingJobs answers 2 calls a second for a whole account: leave the other half to others.
@@ -109,18 +109,6 @@ class SharedPoller(Poller):
             if not row.terminal:
                 self._tell_if_new(row.name, _told_by_list(row))
 
-    async def _tell_the_end(self, name: str, reference: JobReference, status: JobStatus) -> None:
-        """Tell that a job has ended, after the last lines of its log."""
-        note = ""
-        try:
-            for _ in range(LAST_READS):
-                if (await self._read_one(name, reference)).complete:
-                    break
-        except (ServiceUnavailable, ServiceRefused) as error:
-            note = str(error)
-        if name in self._seats:
-            self._dismiss(name, Look(status=status, note=note))
-
     async def _read(self, step: LogStep) -> None:
         """Ask for lines; that they cannot be read is no reason to stop watching the jobs."""
         try:
@@ -136,7 +124,7 @@ class SharedPoller(Poller):
                 await self._read_one(step.name, self._seats[step.name][0].reference)
         except Exception as error:
             self._logs.unavailable()
-            self._complain(None, Look(status=None, note=str(error) if isinstance(error, DlawsError) else repr(error)))
+            self._complain(None, Look(status=None, note=words(error)))
 
     async def _read_one(self, name: str, reference: JobReference) -> LogPage:
         """Read on in one job's log, and hand the lines on."""

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from airflow_dlaws.errors import ServiceUnavailable
+from airflow_dlaws.errors import DlawsError, ServiceUnavailable
 from airflow_dlaws.jobs.reference import JobReference, JobStatus
-from airflow_dlaws.launchers.protocol import LogCursor
+from airflow_dlaws.launchers.protocol import LogCursor, LogPage
 from airflow_dlaws.launchers.watch import LINES_PER_LOOK, Look
 
 #: A trouble that all jobs share is told to each of them, but not at each look.
@@ -76,6 +76,10 @@ class Poller:
 
     async def _round(self) -> None:
         """Look at the jobs."""
+        raise NotImplementedError
+
+    async def _read_one(self, name: str, reference: JobReference) -> LogPage:
+        """Read on in one job's log, and hand the lines on."""
         raise NotImplementedError
 
     def _pause(self, interval: float) -> float:
@@ -181,6 +185,18 @@ class Poller:
                 seat.tell(Look(status=None, lines=shown))
             seat.told_at = now
 
+    async def _tell_the_end(self, name: str, reference: JobReference, status: JobStatus) -> None:
+        """Tell that a job has ended, after the last lines of its log."""
+        note = ""
+        try:
+            for _ in range(LAST_READS):
+                if (await self._read_one(name, reference)).complete:
+                    break
+        except Exception as error:  # the end is told whatever becomes of the lines
+            note = words(error)
+        if name in self._seats:
+            self._dismiss(name, Look(status=status, note=note))
+
     def _tell_if_new(self, name: str, status: JobStatus) -> None:
         state = (status.phase.value, status.detail)
         if name in self._seats and self._details.get(name) != state:
@@ -197,3 +213,8 @@ class Poller:
             self._told_all_at = time.monotonic()
             for name in self._seats:
                 self._tell(name, look)
+
+
+def words(error: Exception) -> str:
+    """Return what is told of an error: one of ours is a sentence by itself."""
+    return str(error) if isinstance(error, DlawsError) else repr(error)

@@ -122,7 +122,8 @@ def loader(shuffle, workers):
         return litdata.StreamingDataLoader(data, batch_size=256, num_workers=workers)
     from streaming import StreamingDataset
     own = f"{out}-{shuffle}-{workers}"  # a folder must not be opened twice in one process
-    shutil.copytree(out, own, copy_function=os.link, dirs_exist_ok=True)
+    shutil.rmtree(own, ignore_errors=True)  # of a run before
+    shutil.copytree(out, own, copy_function=os.link)
     data = StreamingDataset(local=own, shuffle=shuffle, batch_size=256)
     return torch.utils.data.DataLoader(data, batch_size=256, num_workers=workers)
 if __name__ == "__main__":

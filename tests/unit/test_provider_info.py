@@ -54,7 +54,7 @@ def test_the_version_is_the_packages() -> None:
     assert INFO["versions"] == [airflow_dlaws.__version__]
 
 
-@pytest.mark.parametrize("module", named_modules())
+@pytest.mark.parametrize("module", list(named_modules()))
 def test_every_module_named_imports_and_is_documented(module: str) -> None:
     assert inspect.getdoc(importlib.import_module(module))
 

@@ -34,6 +34,7 @@ from airflow_dlaws.triggers.pause import PauseTrigger
 
 if TYPE_CHECKING:
     from airflow_dlaws.launchers.rollout import RolloutConductor
+    from airflow_dlaws.triggers.rollout import RolloutTrigger
 
 _TRIGGER_GRACE = timedelta(minutes=10)
 #: How long a worker stays to see a failed task's rollout back where it was; AWS goes on without it.
@@ -183,7 +184,13 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
     def _tend(self, context: Context, conductor: RolloutConductor) -> dict[str, Any]:
         """Go on with a rollout whose lock this try has."""
         self._taken_at = self._lock_time(self.aws.client)
+        self.keep_on_kill(context, self._trigger(conductor))
         return self._go_on(context, conductor)
+
+    def _trigger(self, conductor: RolloutConductor) -> RolloutTrigger:
+        from airflow_dlaws.triggers.rollout import trigger_for
+
+        return trigger_for(self.connection, conductor, OnKill(self.kill_policy))
 
     def _lock_time(self, client: Callable[[str], Any]) -> float | None:
         from airflow_dlaws.launchers.rollout_store import RolloutStore
@@ -203,14 +210,12 @@ class BlueGreenRolloutOperator(RolloutOrderOptions):
             if not conductor.must_wait_after(decision):
                 continue
             if self.deferrable:
-                from airflow_dlaws.triggers.rollout import trigger_for
-
                 begun = {"order": to_json(conductor.order), "names": to_json(conductor.names)}
                 kwargs = self.for_this_life(context, begun=begun)
                 # The triggerer's from now on: a worker that is shut down while it leaves takes nothing back.
                 self._under_way = None
                 self.defer(
-                    trigger=trigger_for(self.connection, conductor, OnKill(self.kill_policy)),
+                    trigger=self._trigger(conductor),
                     method_name="resume",
                     kwargs=kwargs,
                     # The trigger has deadlines of its own; this one is for a triggerer that is gone.

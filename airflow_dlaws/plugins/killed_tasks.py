@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: The new state is committed within milliseconds; until then a stopped job could wake the deferred task up.
 _COMMIT_SECONDS = 1.0
+#: Before each look for that state. A scheduler that ends runs which have timed out commits after all of them.
+_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 #: Airflow gives an `on_kill` 30 seconds; a process takes some to start.
 _APART_LIMIT_S = 120
 #: One process at a time: a machine that is lost may have run many tasks, and schedulers are small.
@@ -127,6 +129,24 @@ def _end_noted(dag_id: str, run_id: str, of: Mapping[str, Any]) -> None:
 
 
 def _noted(dag_id: str, run_id: str, of: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the tasks have noted, once they have ended in the database too; of those that have not, nothing."""
+    for pause in _PAUSES_S:
+        time.sleep(pause)
+        rows = _rows(dag_id, run_id, of)
+        if all(ended for ended, _, _ in rows):
+            break
+    if unread := [value for _, _, value in rows if not isinstance(value, dict)]:
+        log.warning("The XCom backend keeps %s elsewhere, at %s: what it names is not stopped", ON_KILL_XCOM, unread)
+    # What a former life of a task began was ended when it was cleared.
+    return [
+        {"classpath": value["classpath"], "kwargs": value["kwargs"]}
+        for ended, life, value in rows
+        if ended and isinstance(value, dict) and value["life"] == life
+    ]
+
+
+def _rows(dag_id: str, run_id: str, of: Mapping[str, Any]) -> list[tuple[bool, int, Any]]:
+    """Return for each task that has noted something: whether it has ended, in which life it is, what it has noted."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -136,21 +156,13 @@ def _noted(dag_id: str, run_id: str, of: Mapping[str, Any]) -> list[dict[str, An
     same = and_(*(getattr(XComModel, field) == getattr(TaskInstance, field) for field in fields))
     of_tasks = {"dag_id": dag_id, "run_id": run_id, **of}
     query = (
-        select(XComModel.value, TaskInstance.max_tries)
-        .join(TaskInstance, same)
-        .where(XComModel.key == ON_KILL_XCOM, TaskInstance.state.in_(_ENDED))
+        select(TaskInstance.state, TaskInstance.max_tries, XComModel.value)
+        .join(XComModel, same)
+        .where(XComModel.key == ON_KILL_XCOM)
         .where(*(getattr(XComModel, field) == value for field, value in of_tasks.items()))
     )
     with create_session() as session:
-        found = [(value, life) for value, life in session.execute(query)]
-    if unread := [value for value, _ in found if not isinstance(value, dict)]:
-        log.warning("The XCom backend keeps %s elsewhere, at %s: what it names is not stopped", ON_KILL_XCOM, unread)
-    # What a former life of the task began was ended when it was cleared.
-    return [
-        {"classpath": value["classpath"], "kwargs": value["kwargs"]}
-        for value, life in found
-        if isinstance(value, dict) and value["life"] == life
-    ]
+        return [(state in _ENDED, life, value) for state, life, value in session.execute(query)]
 
 
 class DlawsPlugin(AirflowPlugin):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from rollout_bench import RolloutBench, RolloutTask, remade
 from running_task import airflow_says, aws_environment
 
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.plugins.on_kill import call_on_kill
 from airflow_dlaws.rollout.result import RolloutOutcome
 from airflow_dlaws.rollout.state import Cause, Step
 
@@ -55,6 +57,31 @@ def test_a_task_that_was_marked_while_it_began_to_shift_goes_back(
     state = served.record(served.only_config()).state
     assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
     assert served.live_config() == before
+    served.assert_tidy()
+
+
+def test_a_rollout_whose_machine_is_lost_in_the_last_try_is_taken_back_by_what_its_task_has_noted(
+    served: RolloutBench,
+) -> None:
+    """Airflow's scheduler tells the plugin; tests/airflow/test_dead_workers.py has it do so for jobs."""
+    before, task = served.live_config(), RolloutTask()
+    served.begin(served.package("green"), task, **LONG)
+    noted = task.pushed["dlaws_on_kill"]
+    call_on_kill(noted["classpath"], json.loads(json.dumps(noted["kwargs"])))
+    state = served.record(served.only_config()).state
+    assert (state.step, state.cause) == (Step.ROLLED_BACK, Cause.KILLED)
+    assert served.live_config() == before
+    served.assert_tidy()
+
+
+def test_a_rollout_that_has_ended_well_stays_so_whatever_is_marked_later(served: RolloutBench) -> None:
+    package, task = served.package("green"), RolloutTask()
+    plan = {**LONG, "wait_seconds": 20}
+    result = served.go_on(served.begin(package, task, **plan), package, task, **plan)
+    noted = task.pushed["dlaws_on_kill"]
+    call_on_kill(noted["classpath"], json.loads(json.dumps(noted["kwargs"])))
+    assert served.live_config() == result.endpoint_config_name
+    assert served.record(result.endpoint_config_name).state.step is Step.PROMOTED
     served.assert_tidy()
 
 

@@ -72,6 +72,12 @@ def train_again_tomorrow() -> None:
     train(deferrable=False, retry_delay=timedelta(days=1))
 
 
+@dag(dag_id="train_in_time", schedule=None, params=SECONDS, dagrun_timeout=timedelta(seconds=30))
+def train_in_time() -> None:
+    """Waits in the worker; a retry would come after the run's time."""
+    train(deferrable=False, retry_delay=timedelta(days=1))
+
+
 @dag(dag_id="train_in_any_case", schedule=None, params=SECONDS)
 def train_in_any_case() -> None:
     """Waits in the worker; its job runs on when it is killed."""
@@ -82,5 +88,6 @@ train_deferred()
 train_waiting()
 train_for_the_last_time()
 train_again_tomorrow()
+train_in_time()
 train_in_any_case()
 train_after_a_while()

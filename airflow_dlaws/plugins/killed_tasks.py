@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 _COMMIT_SECONDS = 1.0
 #: Before each look for that state. A scheduler that ends runs which have timed out commits after all of them.
 _PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-#: Airflow gives an `on_kill` 30 seconds; a process takes some to start.
-_APART_LIMIT_S = 120
+#: Seconds that a process may take to start, and one `on_kill` in it: as long as Airflow gives it.
+_START_LIMIT_S, _KILL_LIMIT_S = 120, 30
 #: One process at a time: a machine that is lost may have run many tasks, and schedulers are small.
 _turn = threading.Lock()
 #: With these words the scheduler ends a run whose tasks have all ended before. With others they end with it, whatever
@@ -122,7 +122,7 @@ def _end_noted(dag_id: str, run_id: str, of: Mapping[str, Any]) -> None:
             input=json.dumps(noted),
             text=True,
             check=True,
-            timeout=_APART_LIMIT_S,
+            timeout=_START_LIMIT_S + _KILL_LIMIT_S * len(noted),
             # As servers do, it finds connections in Airflow's database.
             env={**os.environ, "_AIRFLOW_PROCESS_CONTEXT": "server"},
         )

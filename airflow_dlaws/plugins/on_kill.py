@@ -17,9 +17,17 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+#: Whoever writes a DAG may write an XCom, and is not to run code of his in the scheduler by it.
+_OURS = "airflow_dlaws.triggers."
+
 
 def call_on_kill(classpath: str, kwargs: Mapping[str, Any]) -> None:
-    """Make a trigger and call its `on_kill`."""
+    """Make a trigger of this package and call its `on_kill`.
+
+    :raises ValueError: it is none of this package.
+    """
+    if not classpath.startswith(_OURS):
+        raise ValueError(f"{classpath!r} is no trigger of this package: their names begin with {_OURS!r}")
     module, _, name = classpath.rpartition(".")
     trigger = getattr(importlib.import_module(module), name)(**kwargs)
     if hasattr(trigger, "on_kill"):  # before Airflow 3.3 only those have it that have something to stop

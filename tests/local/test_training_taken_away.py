@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from airflow_dlaws.jobs.phase import JobPhase
 from airflow_dlaws.jobs.reference import JobStatus, TrainingResult
 from airflow_dlaws.jobs.wire import from_json, to_json
 from airflow_dlaws.local.process import LocalAws
+from airflow_dlaws.plugins import on_kill
 from airflow_dlaws.plugins.killed_tasks import KilledTasksListener
 from airflow_dlaws.triggers.job import JobEvent, JobEventKind
 
@@ -59,6 +61,19 @@ def test_a_task_that_is_marked_before_its_trigger_is_taken_up_leaves_no_job_runn
     details = {"error": None} if mark == "failed" else {}
     getattr(listeners.hook, f"on_task_instance_{mark}")(previous_state=None, task_instance=row, **details)
     training.wait_for_jobs("Stopped")
+
+
+def test_what_tasks_have_noted_is_ended_one_by_one_and_only_by_triggers_of_this_package(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.defer("forever.py")
+    noted = training.pushed["dlaws_on_kill"]
+    others = {"classpath": "subprocess.run", "kwargs": {"args": ["false"]}}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([others, noted])))
+    assert on_kill.main() == 1
+    training.wait_for_jobs("Stopped")
+    with pytest.raises(ValueError, match=r"'subprocess\.run' is no trigger of this package"):
+        on_kill.call_on_kill(**others)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
